@@ -1,0 +1,37 @@
+"""rlgrad: discrete-action policy-gradient agents, and the bias and variance of their gradients."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from rlgrad.agent import Agent as Agent
+    from rlgrad.errors import UsageError as UsageError
+    from rlgrad.evaluation import load as load
+    from rlgrad.store import Run as Run
+    from rlgrad.training import train as train
+
+# Where each public name lives; looked up on first use, so ``import rlgrad`` loads nothing heavy.
+_HOMES = {
+    "Agent": "rlgrad.agent",
+    "Run": "rlgrad.store",
+    "UsageError": "rlgrad.errors",
+    "load": "rlgrad.evaluation",
+    "train": "rlgrad.training",
+}
+
+__all__ = ["Agent", "Run", "UsageError", "__version__", "load", "train"]
+
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rlgrad' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,26 @@
+"""Errors that are the user's to mend: one line: what came, what was expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """Bad input; the command line prints it as one line and exits with status 2."""
+
+
+def shown(value: object, most: int = 80) -> str:
+    """``repr`` of what came, cut where it is too long for a line."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """'did you mean X?' for a misspelled name, else ``otherwise`` or the list of what there is."""
+    names = sorted(known)
+    folded = {each.lower(): each for each in names}
+    close = difflib.get_close_matches(name[:100].lower(), folded, n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(folded[each] for each in close)}?"
+    return otherwise or (f"there are {', '.join(names)}" if names else "there are none")
