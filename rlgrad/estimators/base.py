@@ -1,0 +1,250 @@
+"""The contract that every gradient estimator for discrete random choices fulfils.
+
+Two phases, because in reinforcement learning the value of a choice arrives later and only for the
+choice that was made: ``sample`` now, ``gradient`` when the value is known. All noise is part of the
+draw, so ``gradient`` is a pure function and an estimate can be rebuilt bit for bit.
+
+Letters: ``D`` independent categorical factors of one choice, ``A`` categories per factor (smaller
+factors are masked by logits of -inf), ``C`` context features, ``K`` draws per choice, ``S`` seeds
+trained together (then the first batch axis is the seed).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rlgrad.estimators import noise
+
+Objective = Callable[[Tensor], Tensor]
+"""f: one-hot or relaxed choices ``[*batch, D, A]`` -> values ``[*batch]``."""
+
+
+class Draw(NamedTuple):
+    """Everything needed to rebuild a random choice; a leading K where there are K draws."""
+
+    logits: Tensor
+    """``[*batch, D, A]``, attached to whatever produced them."""
+    gumbel: Tensor
+    """``[*batch, D, A]`` standard Gumbel noise: action = argmax(log_softmax(logits) + gumbel)."""
+    second: Tensor
+    """``[*batch, D, A]`` Exp(1) noise for the relaxed choice given the action."""
+    action: Tensor
+    """``[*batch, D]`` int64."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What an estimator promises and what it needs; tests hold every member to its word."""
+
+    unbiased: bool
+    """Its mean is the gradient of E[f], whatever its own parameters are."""
+    values: int = 1
+    """Values of f it needs for one choice (K)."""
+    differentiable: bool = False
+    """Needs f as a callable that accepts relaxed choices and is differentiable."""
+    enumerable: bool = False
+    """Needs f as a callable at every one-hot choice."""
+    binary: bool = False
+    """Serves factors of two categories only."""
+    context: bool = False
+    """Uses features of the state or input, where there are any."""
+    trained: bool = False
+    """Has parameters of its own, trained through ``loss``."""
+    one_pass: bool = False
+    """Valid only at the logits that drew the action: one gradient per rollout."""
+    control_variate: bool = False
+    """Has an action-dependent control variate."""
+
+
+class Estimator(nn.Module, ABC):
+    """An estimate of d E[f] / d logits for ``factors`` x ``categories`` choices.
+
+    Args:
+        factors: D, independent categorical factors of one choice.
+        categories: A, categories per factor.
+        context: C, features of the state or input that baselines and control variates see.
+        seeds: S, learners trained together. Then the first batch axis of every argument is S and
+            trained networks and running statistics are kept apart per seed. None: one learner.
+    """
+
+    traits: ClassVar[Traits]
+    source: ClassVar[str]
+
+    def __init__(
+        self, factors: int, categories: int, context: int = 0, seeds: int | None = None
+    ) -> None:
+        super().__init__()
+        self.factors, self.categories, self.context, self.seeds = (
+            factors,
+            categories,
+            context,
+            seeds,
+        )
+
+    def sample(
+        self,
+        logits: Float[Tensor, "*batch D A"],
+        *,
+        generator: torch.Generator | None = None,
+        noise_pair: tuple[Tensor, Tensor] | None = None,
+    ) -> Draw:
+        """Draw a choice by the Gumbel-max rule, with the noise that a relaxation needs later.
+
+        Args:
+            logits: ``[*batch, D, A]``; -inf masks a category.
+            generator: source of noise; None takes torch's global one.
+            noise_pair: (Gumbel, Exp(1)) noise ``[*batch, D, A]`` each, instead of fresh noise.
+
+        Returns:
+            A ``Draw``, with a leading K where ``traits.values`` is above one.
+        """
+        shape = logits.shape if self.traits.values == 1 else (self.traits.values, *logits.shape)
+        if noise_pair is None:
+            first = noise.exponential(shape, logits, generator)
+            noise_pair = -first.log(), noise.exponential(shape, logits, generator)
+        gumbel, second = noise_pair
+        action = (logits.detach().log_softmax(-1) + gumbel).argmax(-1)
+        return Draw(logits.expand(shape), gumbel, second, action)
+
+    @abstractmethod
+    def gradient(
+        self,
+        draw: Draw,
+        value: Float[Tensor, "*batch"],
+        *,
+        context: Tensor | None = None,
+        f: Objective | None = None,
+    ) -> Float[Tensor, "*batch D A"]:
+        """The estimate of d E[f] / d logits; pure and detached.
+
+        Args:
+            draw: from ``sample``.
+            value: ``[*batch]`` (or ``[K, *batch]``), f at the action, or the return credited to it.
+            context: ``[*batch, C]`` features, where the estimator was built with a context.
+            f: the objective as a callable, where ``traits`` ask for it.
+        """
+
+    def loss(
+        self,
+        draw: Draw,
+        value: Float[Tensor, "*batch"],
+        *,
+        context: Tensor | None = None,
+        f: Objective | None = None,
+        direction: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Float[Tensor, ""] | None:
+        """What the estimator's own parameters descend; None where it has none.
+
+        Args:
+            draw: from ``sample``.
+            value: as for ``gradient``.
+            context: as for ``gradient``.
+            f: as for ``gradient``.
+            direction: ``[*batch, D, A]`` J v, the policy's derivative along a parameter gradient v,
+                turns the squared norm at the logits into the squared norm of v.
+            weight: ``[*batch]`` 1 for rows that count and 0 for padding.
+
+        Returns:
+            Mean over the rows that count, summed over seeds.
+        """
+        return None
+
+    def observe(
+        self,
+        draw: Draw,
+        value: Float[Tensor, "*batch"],
+        *,
+        context: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> None:
+        """Update running statistics; call it after ``gradient``, so that those are of the past."""
+        return None
+
+    def rescale(self, factor: Float[Tensor, "S 1"]) -> None:
+        """Values will come multiplied by ``factor``: baselines and control variates follow."""
+        return None
+
+
+def one_hot(draw: Draw) -> Float[Tensor, "*batch D A"]:
+    """The choice as one-hot vectors, in the dtype of the logits."""
+    hot = nn.functional.one_hot(draw.action, draw.logits.shape[-1])
+    return hot.to(draw.logits.dtype)
+
+
+def score(draw: Draw) -> Float[Tensor, "*batch D A"]:
+    """Gradient of log p(action) at the logits, detached: one-hot minus probabilities."""
+    return one_hot(draw) - draw.logits.detach().softmax(-1)
+
+
+def along(draw: Draw, direction: Tensor) -> Float[Tensor, "*batch D A"]:
+    """The tangent of log p along ``direction``: w - <w, p>, zero for masked categories.
+
+    Its entry at the action is the inner product of the direction with the score.
+    """
+    p = draw.logits.detach().softmax(-1)
+    tangent = direction - (direction * p).sum(-1, keepdim=True)
+    return torch.where(draw.logits.isneginf(), 0.0, tangent)
+
+
+def inner(
+    logits: Float[Tensor, "*batch D A"], gradient: Tensor, axes: tuple[int, ...] | None = None
+) -> Tensor:
+    """<logits, stop(gradient)> over ``axes`` (all: None), skipping masked categories."""
+    finite = torch.where(logits.isneginf(), 0.0, logits)
+    return (finite * gradient.detach()).sum(axes)
+
+
+def surrogate(
+    draw: Draw, value: Float[Tensor, "*batch"], gradient: Float[Tensor, "*batch D A"]
+) -> Float[Tensor, "*batch"]:
+    """A number whose value is f and whose gradient at the logits is the estimate.
+
+    Args:
+        draw: from ``Estimator.sample``, logits attached.
+        value: ``[*batch]``; its own graph (parameters of f) is kept.
+        gradient: ``[*batch, D, A]`` from ``Estimator.gradient``.
+    """
+    pulled = inner(draw.logits, gradient, (-2, -1))
+    return value + (pulled - pulled.detach())
+
+
+def estimate(
+    estimator: Estimator,
+    logits: Float[Tensor, "*batch D A"],
+    f: Objective,
+    *,
+    context: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "*batch"]:
+    """Sample a choice and return f there, differentiable in the logits by the estimator.
+
+    Args:
+        estimator: from ``build``.
+        logits: ``[*batch, D, A]``.
+        f: takes one-hot or relaxed choices ``[*batch, D, A]`` and returns ``[*batch]``.
+        context: ``[*batch, C]``, where the estimator was built with a context.
+        generator: source of noise.
+
+    Returns:
+        ``[*batch]``: the value is f at the sampled choice (its mean over K draws), the gradient
+        with respect to the logits is the estimate of d E[f] / d logits, and the gradient with
+        respect to parameters inside f is f's own.
+    """
+    draw = estimator.sample(logits, generator=generator)
+    choice = one_hot(draw)
+    if estimator.traits.values == 1:
+        value = f(choice)
+        inside = value.detach()
+    else:
+        values = torch.stack([f(each) for each in choice])
+        value, inside = values.mean(0), values.detach()
+    gradient = estimator.gradient(draw, inside, context=context, f=f)
+    return surrogate(draw._replace(logits=logits), value, gradient)

@@ -1,0 +1,158 @@
+"""Multilayer perceptrons of S independent learners, evaluated as one.
+
+All parameters of one learner are one row of a flat ``[S, P]`` tensor: one optimiser step serves
+every layer, a per-seed gradient norm is a norm over the last axis, and a learner is stored or
+frozen by its row. A seed gets the same bits alone as among many on CPU: every layer is padded to a
+multiple of 4 units and every row to a multiple of 64 numbers, so that no kernel meets a tail (see
+``docs/decisions.md``). Padding starts at zero, and its gradient is zero, so it stays there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+ACTIVATIONS = ("tanh", "relu")
+
+
+class SeedMLP(nn.Module):
+    """S perceptrons ``inputs -> hidden -> outputs`` with weights ``[S, in, out]``.
+
+    Args:
+        inputs: features in; 0 makes every output a trained constant.
+        outputs: numbers out.
+        hidden: widths of the hidden layers.
+        seeds: S.
+        activation: "tanh" (smooth: needed inside a control variate) or "relu".
+        head_gain: scale of the initial last layer; 0 starts the network at zero.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: Sequence[int] = (32, 32),
+        seeds: int = 1,
+        *,
+        activation: str = "tanh",
+        head_gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
+        self.outputs, self.activation, self.head_gain = outputs, activation, head_gain
+        self.used = list(pairwise([inputs, *hidden, outputs]))
+        widths = [inputs, *(width + -width % 4 for width in (*hidden, outputs))]
+        self.shapes = list(pairwise(widths))
+        self.sizes = [size for fan_in, out in self.shapes for size in (out, fan_in * out)]
+        self.sizes.append(-sum(self.sizes) % 64)
+        self.flat = nn.Parameter(torch.zeros(seeds, sum(self.sizes)))
+        self.initialise(torch.rand(seeds, self.flat.shape[1]))
+
+    def layers(self, flat: Float[Tensor, "S P"]) -> list[tuple[Tensor, Tensor]]:
+        """(bias ``[S, 1, out]``, weight ``[S, in, out]``) of each layer, as views of ``flat``."""
+        parts = flat.split(self.sizes, dim=1)
+        return [
+            (parts[2 * i].unsqueeze(1), parts[2 * i + 1].unflatten(1, shape))
+            for i, shape in enumerate(self.shapes)
+        ]
+
+    @torch.no_grad()
+    def initialise(self, uniform: Float[Tensor, "S P"]) -> None:
+        """Set zero biases and LeCun-uniform weights from numbers in (0, 1)."""
+        self.flat.zero_()
+        noise = self.layers(uniform.to(self.flat))
+        for i, (fan_in, out) in enumerate(self.used):
+            random, weight = (layers[i][1][:, :fan_in, :out] for layers in (noise, self._frozen))
+            gain = self.head_gain if i == len(self.used) - 1 else 1.0
+            weight.copy_((2 * random - 1) * (gain * math.sqrt(3 / max(fan_in, 1))))
+
+    @cached_property
+    def _frozen(self) -> list[tuple[Tensor, Tensor]]:
+        return self.layers(self.flat.detach())
+
+    def __getstate__(self) -> dict[str, object]:
+        # A copy makes views of its own parameters.
+        return {name: value for name, value in self.__dict__.items() if name != "_frozen"}
+
+    def _apply(self, *args: object, **kwargs: object) -> SeedMLP:
+        self.__dict__.pop("_frozen", None)  # moving the module makes new storage
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return self
+
+    def _rows(self, x: Tensor, seeds: int) -> Tensor:
+        if seeds > 1 and (x.ndim == 1 or x.shape[0] != seeds):
+            raise ValueError(
+                f"got input of shape {list(x.shape)} for {seeds} seeds; "
+                f"the first axis must be the seed, of length {seeds}"
+            )
+        if x.dtype != self.flat.dtype:
+            x = x.to(self.flat.dtype)
+        if x.ndim == 3 and x.shape[0] == seeds:
+            return x
+        rows = math.prod(x.shape[:-1]) // seeds  # explicit: -1 is ambiguous without inputs
+        return x.reshape(seeds, rows, x.shape[-1])
+
+    def _columns(self, y: Tensor, x: Tensor) -> Tensor:
+        """Outputs ``[S, rows, padded]`` in the batch shape and dtype of the input x."""
+        if y.shape[-1] != self.outputs:
+            y = y[..., : self.outputs]
+        shape = (*x.shape[:-1], self.outputs)
+        if y.shape != shape:
+            y = y.reshape(shape)
+        return y if y.dtype == x.dtype else y.to(x.dtype)
+
+    def _activate(self, x: Tensor) -> Tensor:
+        return x.tanh() if self.activation == "tanh" else x.relu()
+
+    def forward(
+        self, x: Float[Tensor, "*batch inputs"], flat: Tensor | None = None
+    ) -> Float[Tensor, "*batch outputs"]:
+        """Evaluate all learners, with other parameters where ``flat`` ``[S, P]`` is given.
+
+        Args:
+            x: ``[S, ..., inputs]``; with one learner the leading axis may have any length.
+            flat: ``[S, P]`` parameters instead of the network's own.
+        """
+        layers = (
+            self.layers(self.flat if flat is None else flat)
+            if torch.is_grad_enabled() or flat is not None
+            else self._frozen
+        )
+        y = self._rows(x, layers[0][0].shape[0])
+        for i, (bias, weight) in enumerate(layers):
+            y = torch.baddbmm(bias, y if i == 0 else self._activate(y), weight)
+        return self._columns(y, x)
+
+    def tangent(
+        self, x: Float[Tensor, "*batch inputs"], dx: Float[Tensor, "*batch inputs"]
+    ) -> tuple[Float[Tensor, "*batch outputs"], Float[Tensor, "*batch outputs"]]:
+        """Values and their derivative along ``dx``, by one forward pass (no double backward)."""
+        y, dy = self._rows(x, self.flat.shape[0]), self._rows(dx, self.flat.shape[0])
+        for i, (bias, weight) in enumerate(self.layers(self.flat)):
+            if i > 0:
+                y = self._activate(y)
+                dy = dy * (1 - y * y) if self.activation == "tanh" else dy * (y > 0)
+            y, dy = torch.baddbmm(bias, y, weight), torch.bmm(dy, weight)
+        return self._columns(y, x), self._columns(dy, x)
+
+    @torch.no_grad()
+    def rebase(self, shift: Float[Tensor, "S F"], factor: Float[Tensor, "S F"]) -> None:
+        """Keep the function of x when its first F inputs become (x - shift) / factor."""
+        bias, weight = self._frozen[0]
+        first = weight[:, : shift.shape[1]]
+        # Summed over a trailing axis: the same bits for a seed in any company.
+        bias.add_((first * shift.unsqueeze(-1)).transpose(1, 2).contiguous().sum(-1).unsqueeze(1))
+        first.mul_(factor.unsqueeze(-1))
+
+    @torch.no_grad()
+    def rescale(self, factor: Float[Tensor, "S 1"]) -> None:
+        """Multiply the outputs."""
+        for part in self._frozen[-1]:
+            part.mul_(factor.unsqueeze(-1))

@@ -1,0 +1,76 @@
+"""Weighted means and running means that are kept apart per seed."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def seed_rows(x: Float[Tensor, "*batch"], seeds: int | None) -> Float[Tensor, "S rows"]:
+    """Each seed's numbers as a row; refuses a batch whose first axis is not the seed.
+
+    Raises:
+        ValueError: where ``seeds`` is above one and the first axis has another length.
+    """
+    if seeds is not None and seeds > 1 and (x.ndim == 0 or x.shape[0] != seeds):
+        raise ValueError(
+            f"got a batch of shape {list(x.shape)} for {seeds} seeds; "
+            f"the first axis must be the seed, of length {seeds}"
+        )
+    return x.reshape(seeds or 1, -1)
+
+
+def per_seed_mean(
+    x: Float[Tensor, "*batch"], weight: Tensor | None, seeds: int | None
+) -> Float[Tensor, " S"]:
+    """Mean over each seed's rows ``[S]``, counting only rows of weight 1.
+
+    The sum runs over a trailing contiguous axis, which gives a seed the same bits in any company.
+    """
+    rows = seed_rows(x, seeds)
+    if weight is None:
+        return rows.mean(-1)
+    w = weight.reshape(rows.shape).to(rows)
+    return torch.where(w > 0, rows * w, 0.0).sum(-1) / w.sum(-1).clamp(min=1.0)
+
+
+def weighted_mean(
+    x: Float[Tensor, "*batch"], weight: Tensor | None, seeds: int | None
+) -> Float[Tensor, ""]:
+    """The per-seed means, summed over seeds, so that every seed's gradient is its own."""
+    return per_seed_mean(x, weight, seeds).sum()
+
+
+class RunningMean(nn.Module):
+    """Per-seed running mean of vectors, without bias towards its start.
+
+    Args:
+        width: numbers per vector.
+        seeds: S.
+        decay: weight of the past per update; 1 averages the whole past evenly.
+    """
+
+    mean: Tensor
+    total: Tensor
+
+    def __init__(self, width: int, seeds: int = 1, decay: float = 0.99) -> None:
+        super().__init__()
+        if not 0 < decay <= 1:
+            raise ValueError(f"got decay {decay}; expected 0 < decay <= 1")
+        self.decay = decay
+        self.register_buffer("mean", torch.zeros(seeds, width))
+        self.register_buffer("total", torch.zeros(seeds, 1))
+
+    def update(self, x: Float[Tensor, "*batch width"], weight: Tensor | None = None) -> None:
+        """Fold in a batch; a seed none of whose rows count keeps its mean."""
+        seeds, width = self.mean.shape
+        rows = seed_rows(x[..., 0], seeds).shape[1]
+        columns = x.reshape(seeds, rows, width).transpose(1, 2).contiguous()
+        w = torch.ones_like(columns[:, :1]) if weight is None else weight.reshape(seeds, 1, -1)
+        count = w.to(columns).sum(-1)
+        batch = torch.where(w > 0, columns, 0.0).sum(-1) / count.clamp(min=1.0)
+        share = (count > 0).to(self.total) if self.decay < 1 else count.to(self.total)
+        self.total.mul_(self.decay).add_(share)
+        step = torch.where(count > 0, share / self.total.clamp(min=1e-12), 0.0)
+        self.mean.add_(step * (batch.to(self.mean) - self.mean))

@@ -1,0 +1,262 @@
+"""The promises that every estimator makes, tested for the whole table at once.
+
+A new member is covered as soon as it is in ``ESTIMATORS``; options worth testing go to ``VARIANTS``
+in problems.py.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from problems import (
+    FEATURES,
+    INF,
+    PROBLEMS,
+    Z_BOUND,
+    double,
+    every_member,
+    make,
+    seeded,
+    table,
+    trained_member,
+    values_at,
+    waves,
+    worst_z,
+)
+
+from rlgrad.errors import UsageError
+from rlgrad.estimators import (
+    build,
+    estimate,
+    measure,
+    one_hot,
+    options,
+    surrogate,
+)
+
+
+def rescaling(estimator):
+    """What a member divides its estimate by, where it declares to."""
+    if not getattr(estimator, "normalise", False):
+        return 1.0
+    mean, square = estimator.moments.mean.double()[0]
+    return float((square - mean**2).clamp(min=1.0).sqrt())
+
+
+def check_mean(name, chosen, problem, draws, dtype, seed):
+    estimator = make(name, chosen, problem.logits, dtype=dtype, f=problem.observed(seeded(8)))
+    if not estimator.traits.unbiased:
+        pytest.skip("declared biased")
+    context = torch.tensor([0.7, -1.2], dtype=dtype)
+    rescaled = rescaling(estimator)
+    z = worst_z(estimator, problem, draws, seed, context=context, rescaled=rescaled)
+    assert z < Z_BOUND
+
+
+# Both precisions meet one, several and masked categories, one and several factors.
+PRECISION = dict(zip(PROBLEMS, 4 * (torch.float64, torch.float32), strict=False))
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@every_member
+def test_mean_is_the_exact_gradient(name, chosen, problem):
+    check_mean(name, chosen, PROBLEMS[problem], 100_000, PRECISION[problem], seed=17)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("problem", "dtype"),
+    [("coin", torch.float32), ("noisy-bandit", torch.float64), ("masked-dice", torch.float32)],
+    ids=str,
+)
+@every_member
+def test_mean_is_the_exact_gradient_in_many_draws(name, chosen, problem, dtype):
+    check_mean(name, chosen, PROBLEMS[problem], 1_000_000, dtype, seed=71)
+
+
+def test_the_bound_detects_a_bias_of_three_per_cent():
+    # The power of the test above, with its number of draws and a slightly wrong reference.
+    problem = PROBLEMS["bandit"]
+    estimator = make("constant", {"constant": "optimal"}, problem.logits, f=problem.f)
+    measured = measure(estimator, problem.logits, problem.f, 100_000, generator=seeded(3))
+    assert measured.z_scores(problem.exact()).abs().max() < Z_BOUND
+    assert measured.z_scores(1.03 * problem.exact()).abs().max() > Z_BOUND
+
+
+def test_measure_is_the_mean_and_variance_of_its_draws():
+    problem = PROBLEMS["dice"]
+    estimator = build("reinforce", 3, 3)
+    measured = measure(estimator, problem.logits, problem.f, 500, generator=seeded(3))
+    draw = estimator.sample(problem.logits.expand(500, 3, 3), generator=seeded(3))
+    value = problem.f(one_hot(draw))
+    u = estimator.gradient(draw, value)
+    torch.testing.assert_close(measured.mean, u.mean(0))
+    torch.testing.assert_close(measured.standard_error, u.std(0) / 500**0.5)
+    assert measured.variance == pytest.approx(float(u.var(0).sum()))
+    assert measured.value == pytest.approx(float(value.mean()))
+    assert measured.signal_to_noise == pytest.approx(
+        float(u.mean(0).square().sum() / u.var(0).sum())
+    )
+    chunked = measure(estimator, problem.logits, problem.f, 500, generator=seeded(3), chunk=170)
+    gap = (chunked.mean - measured.mean).abs() / measured.standard_error
+    assert gap.max() < Z_BOUND
+
+
+BATCH_LOGITS = torch.randn(3, 7, 3, 3, generator=seeded(1), dtype=torch.float64)
+BATCH_LOGITS[..., 1, 2] = -INF
+BATCH_CONTEXT = torch.randn(3, 7, FEATURES, generator=seeded(2), dtype=torch.float64)
+DICE = table(waves(3, 3, 3))
+
+
+@every_member
+def test_gradient_is_pure(name, chosen):
+    estimator = make(name, chosen, BATCH_LOGITS, f=DICE)
+    before = {key: each.clone() for key, each in estimator.state_dict().items()}
+    logits = BATCH_LOGITS.clone().requires_grad_()
+    draw = estimator.sample(logits, generator=seeded(4))
+    value = values_at(estimator, draw, DICE).requires_grad_()
+    first, second = (
+        estimator.gradient(draw, value, context=BATCH_CONTEXT, f=DICE) for _ in range(2)
+    )
+    with torch.no_grad():
+        third = estimator.gradient(draw, value, context=BATCH_CONTEXT, f=DICE)
+    assert torch.equal(first, second)
+    assert torch.equal(first, third)
+    assert not first.requires_grad
+    assert first.shape == logits.shape
+    assert all(torch.equal(before[key], each) for key, each in estimator.state_dict().items())
+    assert all(parameter.grad is None for parameter in estimator.parameters())
+    assert logits.grad is None
+    assert value.grad is None
+
+
+@every_member
+def test_surrogate_has_the_value_of_f_and_the_gradient_of_the_estimate(name, chosen):
+    estimator = make(name, chosen, BATCH_LOGITS, f=DICE)
+    logits = BATCH_LOGITS.clone().requires_grad_()
+    factor = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    draw = estimator.sample(logits, generator=seeded(4))
+    plain = values_at(estimator, draw, DICE)
+    inside = (factor * plain).detach()
+    context = BATCH_CONTEXT
+    u = estimator.gradient(draw, inside, context=context, f=lambda x: factor.detach() * DICE(x))
+    mean = plain if estimator.traits.values == 1 else plain.mean(0)
+    first = surrogate(draw._replace(logits=logits), factor * mean, u)
+    second = estimate(
+        estimator, logits, lambda x: factor * DICE(x), context=context, generator=seeded(4)
+    )
+    for result in (first, second):
+        assert result.shape == logits.shape[:-2]
+        torch.testing.assert_close(result, 2 * mean, rtol=1e-13, atol=1e-13)
+        at_logits, at_factor = torch.autograd.grad(result.sum(), [logits, factor])
+        torch.testing.assert_close(at_logits, u, rtol=0, atol=0)
+        torch.testing.assert_close(at_factor, mean.sum())
+
+
+def test_surrogate_keeps_every_bit_of_the_value():
+    # A shift of all logits changes nothing, so it must not round the value of f either.
+    estimator = build("reinforce", 1, 3)
+    logits = torch.tensor([[30000.0, 30001.0, 30000.5]]).repeat(50, 1, 1).requires_grad_()
+    draw = estimator.sample(logits, generator=seeded(4))
+    value = torch.linspace(-1, 1, 50)
+    assert torch.equal(surrogate(draw, value, estimator.gradient(draw, value)), value)
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (4,), (2, 3)], ids=str)
+@every_member
+def test_estimate_accepts_any_batch(name, chosen, batch):
+    logits = torch.zeros(*batch, 3, 2, requires_grad=True)
+    estimator = make(name, chosen, logits, dtype=torch.float32)
+    context = torch.ones(*batch, FEATURES)
+    f = table(waves(2, 2, 2))
+    result = estimate(estimator, logits, f, context=context, generator=seeded(0))
+    assert result.shape == batch
+    result.sum().backward()
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@every_member
+def test_extreme_and_masked_logits_stay_finite(name, chosen, dtype):
+    rows = [[1e4, -1e4, 0], [-INF, 1e4, -1e4], [-INF, -INF, 2], [-1e4, 1e4, 1e4], [80, -80, -INF]]
+    logits = torch.tensor(rows, dtype=dtype).repeat(40, 1).unsqueeze(1).requires_grad_()
+    estimator = make(name, chosen, logits, dtype=dtype)
+    context = torch.ones(len(logits), FEATURES, dtype=dtype)
+    f = table(double([1, 3, 2]))
+    for seed in range(3):
+        draw = estimator.sample(logits, generator=seeded(seed))
+        value = values_at(estimator, draw, f)
+        u = estimator.gradient(draw, value, context=context, f=f)
+        assert u.isfinite().all()
+        assert not u[logits.isneginf()].any()
+        loss = estimator.loss(draw, value, context=context, f=f)
+        if loss is not None:
+            grads = torch.autograd.grad(loss, list(estimator.parameters()), allow_unused=True)
+            assert all(each.isfinite().all() for each in grads if each is not None)
+        estimator.observe(draw, value, context=context)
+        assert all(each.isfinite().all() for each in estimator.state_dict().values())
+        result = estimate(estimator, logits, f, context=context, generator=seeded(seed))
+        (at_logits,) = torch.autograd.grad(result.sum(), logits)
+        assert at_logits.isfinite().all()
+        assert result.isfinite().all()
+
+
+@every_member
+def test_trained_is_declared_exactly(name, chosen):
+    estimator = make(name, chosen, BATCH_LOGITS)
+    draw = estimator.sample(BATCH_LOGITS, generator=seeded(4))
+    value = values_at(estimator, draw, DICE)
+    loss = estimator.loss(draw, value, context=BATCH_CONTEXT, f=DICE)
+    assert estimator.traits.trained == (loss is not None)
+    assert estimator.traits.trained == any(True for _ in estimator.parameters())
+    assert estimator.source
+
+
+@trained_member
+def test_loss_trains_every_parameter_and_nothing_else(name, chosen):
+    # Mistakes 3 and 6: a control variate that is never stepped; a loss that leaks into the policy.
+    estimator = make(name, chosen, BATCH_LOGITS, f=DICE)
+    logits = BATCH_LOGITS.clone().requires_grad_()
+    draw = estimator.sample(logits, generator=seeded(4))
+    value = values_at(estimator, draw, DICE).requires_grad_()
+    estimator.loss(draw, value, context=BATCH_CONTEXT, f=DICE).backward()
+    assert logits.grad is None
+    assert value.grad is None
+    for parameter in estimator.parameters():
+        assert parameter.grad.count_nonzero() > 0.5 * parameter.numel()
+
+
+@every_member
+def test_padding_does_not_count(name, chosen):
+    rows = BATCH_LOGITS.flatten(0, 1)
+    context = BATCH_CONTEXT.flatten(0, 1)
+    whole, part = (make(name, chosen, rows, f=DICE) for _ in range(2))
+    draw = whole.sample(rows, generator=seeded(4))
+    value = values_at(whole, draw, DICE)
+    keep = torch.arange(len(rows)) % 3 != 1
+    weight = keep.double().expand_as(value)
+    dropped = type(draw)(*(each[..., keep, :, :] for each in draw[:3]), draw.action[..., keep, :])
+    results = []
+    for estimator, d, v, x, w in [
+        (whole, draw, value * torch.where(keep, 1.0, 1e3), context, weight),
+        (part, dropped, value[..., keep], context[keep], None),
+    ]:
+        loss = estimator.loss(d, v, context=x, f=DICE, weight=w)
+        grads = [] if loss is None else torch.autograd.grad(loss, list(estimator.parameters()))
+        estimator.observe(d, v, context=x, weight=w)
+        results.append([*grads, *estimator.state_dict().values()])
+    for with_padding, without in zip(*results, strict=True):
+        torch.testing.assert_close(with_padding, without, rtol=1e-12, atol=1e-12)
+
+
+def test_unknown_names_and_options_name_the_nearest():
+    with pytest.raises(UsageError, match=r"unknown estimator 'relaxx'; did you mean relax"):
+        build("relaxx")
+    with pytest.raises(UsageError, match=r"unknown estimator 'zzz'; there are .*reinforce, relax"):
+        build("zzz")
+    with pytest.raises(UsageError, match=r"constant has no option 'decai'; did you mean decay"):
+        build("constant", decai=0.5)
+    with pytest.raises(UsageError, match=r"reinforce has no option 'decay'; there are none"):
+        build("reinforce", decay=0.5)
+    assert options("learned")["hidden"] == (32, 32)
+    assert options("relax")["coupling"] == "coupled"
