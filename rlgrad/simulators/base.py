@@ -1,0 +1,176 @@
+"""What torch-native batched environments share: time limit, same-step autoreset, seeding."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from gymnasium import Space
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from rlgrad.streams import Purpose, Streams, derive
+
+BLOCK = 64  # steps of reset noise drawn at a time
+
+
+class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
+    """A batch of environments in tensors on one device; ``gymnasium.vector.VectorEnv``'s interface.
+
+    Actions, observations, rewards and flags are tensors. Autoreset is SAME_STEP: where an episode
+    ends, the observation is the next episode's and ``info["final_obs"]`` holds the true last ones
+    (a full array; ``info["_final_obs"]`` marks the lanes whose episode ended).
+
+    Args:
+        num_envs: lanes.
+        max_episode_steps: episodes are truncated here; None: never.
+        device: where all tensors live.
+        dtype: of state, observations and rewards.
+        render_mode: None only; render one environment by ``gymnasium.make``.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+        "render_modes": [],
+    }
+    noise_per_reset: ClassVar[int]
+    """Uniform numbers that ``initial`` takes per lane."""
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        max_episode_steps: int | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        render_mode: str | None = None,
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"got num_envs {num_envs}; expected at least 1")
+        if render_mode is not None:
+            raise ValueError(
+                f"got render_mode {render_mode!r}; a batched simulator does not render: "
+                "use gymnasium.make for one environment"
+            )
+        self.num_envs, self.device, self.dtype = num_envs, torch.device(device), dtype
+        self.max_episode_steps = max_episode_steps
+        self._limit = 1 << 62 if max_episode_steps is None else max_episode_steps
+        self._on_cpu = self.device.type == "cpu"
+        self.single_observation_space, self.single_action_space = self.spaces()
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.state: Tensor | None = None
+        self.elapsed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+
+    @abstractmethod
+    def spaces(self) -> tuple[Space[Any], Space[Any]]:
+        """Observation and action space of one lane."""
+
+    @abstractmethod
+    def initial(self, noise: Tensor) -> Tensor:
+        """New episodes' states ``[n, ...]`` from numbers in (0, 1) ``[n, noise_per_reset]``."""
+
+    @abstractmethod
+    def transition(self, xp: Any, state: Any, action: Any) -> tuple[Any, Any, Any]:
+        """(next state, reward ``[lanes]``, terminated ``[lanes]``) of one step; pure.
+
+        Args:
+            xp: ``numpy`` or ``torch``, whose arrays the others are. On the CPU it is numpy on the
+                tensors' memory, since small batches cost dispatch and numpy has less of it.
+            state: ``[lanes, ...]``.
+            action: ``[lanes]`` integers.
+        """
+
+    def observe(self, xp: Any, state: Any) -> Any:
+        """Observations ``[lanes, ...]`` of states; the state itself unless a leaf says other."""
+        return state
+
+    def dynamics(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(next state, reward, terminated) of any states and actions, as tensors."""
+        if not self._on_cpu:
+            return self.transition(torch, state, action)
+        arrays = self.transition(np, state.numpy(), action.numpy())
+        return tuple(torch.from_numpy(each) for each in arrays)  # type: ignore[return-value]
+
+    def _start(self) -> Tensor:
+        """Initial states for this step: a function of each lane's seed and of steps since then.
+
+        They are made for many steps at a time, used in the lanes whose episode ends, or in all.
+        """
+        block, row = divmod(self._step, BLOCK)
+        if row == 0:
+            count = BLOCK * self.noise_per_reset
+            numbers = self._streams.uniform(Purpose.RESET, block, 1, count).to(self.dtype)
+            rows = numbers.view(self.num_envs, BLOCK, -1).transpose(0, 1)
+            self._starts = self.initial(rows.reshape(BLOCK * self.num_envs, -1)).unflatten(
+                0, (BLOCK, self.num_envs)
+            )
+        self._step += 1
+        return self._starts[row]
+
+    def reset(
+        self,
+        *,
+        seed: Any = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Start new episodes in all lanes.
+
+        Args:
+            seed: an int, from which every lane's seed is derived; or one seed per lane; None goes
+                on with the noise that is next, or with fresh entropy the first time.
+            options: none are known.
+        """
+        if seed is None and self.state is None:
+            seed = int.from_bytes(os.urandom(7))
+        if seed is not None:
+            if isinstance(seed, Sequence):
+                seeds = [int(each) for each in seed]
+            else:
+                lanes = range(self.num_envs)
+                seeds = [derive(int(seed), Purpose.LANE_SEED, lane) for lane in lanes]
+            if len(seeds) != self.num_envs:
+                raise ValueError(f"got {len(seeds)} seeds for {self.num_envs} lanes")
+            self._streams, self._step = Streams(seeds, self.device), 0
+        self.state = self._start().clone()
+        self.elapsed = torch.zeros_like(self.elapsed)
+        return torch.as_tensor(self.observe(torch, self.state.clone())), {}
+
+    def step(self, actions: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
+        """One step in every lane; lanes whose episode ends start the next one at once.
+
+        Args:
+            actions: ``[lanes]`` int64 on the environment's device (other arrays are converted).
+        """
+        if self.state is None:
+            raise RuntimeError("step before reset; call reset(seed=...) first")
+        if not isinstance(actions, Tensor):
+            actions = torch.as_tensor(actions, device=self.device)
+        inputs = self.state, actions, self.elapsed, self._start()
+        if self._on_cpu:
+            arrays = self._advance(np, *(each.numpy() for each in inputs))
+            outputs = [torch.from_numpy(each) for each in arrays]
+        else:
+            outputs = list(self._advance(torch, *inputs))
+        self.state, self.elapsed, observation, final, reward, terminated, truncated, done = outputs
+        info = {"final_obs": final, "_final_obs": done}
+        return observation, reward, terminated, truncated, info
+
+    def _advance(
+        self, xp: Any, state: Any, action: Any, elapsed: Any, start: Any
+    ) -> tuple[Any, ...]:
+        """A step of state and clock, and everything that is seen of it, each in its own memory."""
+        after, reward, terminated = self.transition(xp, state, action)
+        elapsed = elapsed + 1
+        truncated = elapsed >= self._limit
+        done = terminated | truncated
+        state = xp.where(done.reshape(-1, *[1] * (after.ndim - 1)), start, after)
+        elapsed = xp.where(done, 0, elapsed)
+        observation = self.observe(xp, xp.asarray(state, copy=True))
+        final = self.observe(xp, after)
+        return state, elapsed, observation, final, reward, terminated, truncated, done
