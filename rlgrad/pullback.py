@@ -1,0 +1,77 @@
+"""Gradients at the logits pulled back to parameters, per seed or per environment lane."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rlgrad.estimators.networks import SeedMLP
+
+
+def _groups(policy: SeedMLP, x: Tensor, lanes: bool) -> tuple[Tensor, Tensor]:
+    """(parameters ``[G, P]``, inputs ``[G, rows, F]``) with G = S or S x N groups."""
+    flat = policy.flat.detach()
+    if not lanes:
+        return flat, x.flatten(1, 2)
+    N = x.shape[2]
+    return flat.repeat_interleave(N, 0), _by_lane(x)
+
+
+def _by_lane(x: Tensor) -> Tensor:
+    """``[S, T, N, ...]`` -> ``[S x N, T, rest]``, in memory of its own."""
+    # For one seed a reshape would be a strided view, which other kernels multiply, to other bits.
+    S, T, N = x.shape[:3]
+    return x.transpose(1, 2).contiguous().view(S * N, T, -1)
+
+
+def parameter_gradients(
+    policy: SeedMLP,
+    x: Float[Tensor, "S T N F"],
+    u: Float[Tensor, "S T N D A"],
+    *,
+    lanes: bool,
+) -> Float[Tensor, "G P"]:
+    """Sums over time of J^T u, for each lane (G = S x N) or each seed (G = S).
+
+    Args:
+        policy: whose Jacobian J is meant.
+        x: ``[S, T, N, F]`` inputs.
+        u: ``[S, T, N, D, A]`` gradients at the logits, zero in rows that do not count.
+        lanes: whether lanes are kept apart.
+    """
+    flat, rows = _groups(policy, x, lanes)
+    grouped = _by_lane(u) if lanes else u.reshape(*rows.shape[:2], -1)
+    with torch.enable_grad():
+        flat = flat.requires_grad_()
+        # A scalar: torch imports sympy (half a second) when gradients of a tensor are handed in.
+        (gradient,) = torch.autograd.grad((policy(rows, flat) * grouped).sum(), flat)
+    return gradient
+
+
+@torch.no_grad()
+def direction(
+    objective: str,
+    policy: SeedMLP,
+    x: Float[Tensor, "S T N F"],
+    u: Float[Tensor, "S T N D A"],
+) -> Float[Tensor, "S T N D A"]:
+    """J v, along which a control variate's loss is the squared norm of the parameter gradient v.
+
+    Args:
+        objective: "logits" (u itself: the norm at the logits, J = 1), "environment" (v is each
+            lane's own parameter gradient) or "batch" (v is the seed's whole gradient).
+        policy: whose Jacobian J is meant.
+        x: ``[S, T, N, F]`` inputs.
+        u: ``[S, T, N, D, A]`` gradients at the logits, zero in rows that do not count.
+    """
+    if objective == "logits":
+        return u
+    lanes = objective == "environment"
+    v = parameter_gradients(policy, x, u, lanes=lanes)
+    flat, rows = _groups(policy, x, lanes)
+    w = torch.func.jvp(lambda p: policy(rows, p), (flat,), (v,))[1]
+    if lanes:
+        S, T, N, _ = x.shape
+        return w.view(S, N, T, -1).transpose(1, 2).reshape(u.shape)
+    return w.view(u.shape)
