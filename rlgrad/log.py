@@ -1,0 +1,120 @@
+"""The record of a run: ``metrics.jsonl``, and TensorBoard events as a view of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+_HPARAMS = "_hparams_/session_start_info"
+
+
+class EventFile:
+    """A TensorBoard event file; one event holds all scalars of a step, which is much cheaper.
+
+    Args:
+        folder: of the file; made if missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("wb")
+        self._records = RecordWriter(self._file)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def _write(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())
+
+    def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Numbers by tag at a step (env steps)."""
+        values = [Summary.Value(tag=tag, simple_value=x) for tag, x in numbers.items()]
+        summary = Summary(value=values)
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def text(self, tag: str, text: str) -> None:
+        """Markdown in the text tab."""
+        plugin = SummaryMetadata.PluginData(plugin_name="text")
+        shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
+        tensor = TensorProto(dtype=DT_STRING, tensor_shape=shape, string_val=[text.encode()])
+        metadata = SummaryMetadata(plugin_data=plugin)
+        value = Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
+        self._write(Event(wall_time=time.time(), summary=Summary(value=[value])))
+
+    def hparams(self, group: str, values: Mapping[str, Any]) -> None:
+        """Hyperparameters for the hparams tab."""
+        start = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=time.time())
+        for key, value in values.items():
+            if isinstance(value, bool):
+                start.hparams[key].bool_value = value
+            elif isinstance(value, (int, float)):
+                start.hparams[key].number_value = value
+            else:
+                start.hparams[key].string_value = str(value)
+        content = plugin_data_pb2.HParamsPluginData(version=0, session_start_info=start)
+        plugin = SummaryMetadata.PluginData(
+            plugin_name="hparams", content=content.SerializeToString()
+        )
+        metadata = SummaryMetadata(plugin_data=plugin)
+        empty = TensorProto(dtype=DT_STRING, tensor_shape=TensorShapeProto())
+        value = Summary.Value(tag=_HPARAMS, metadata=metadata, tensor=empty)
+        self._write(Event(wall_time=time.time(), summary=Summary(value=[value])))
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system."""
+        self._records.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._records.close()
+
+
+class Log:
+    """Metrics of all seeds of a run.
+
+    Args:
+        folder: the run directory.
+        seeds: names of the seeds.
+        card: text of the resolved card, shown in TensorBoard.
+        hyperparameters: for TensorBoard's hparams tab.
+    """
+
+    def __init__(
+        self, folder: Path, seeds: Sequence[int], card: str, hyperparameters: Mapping[str, Any]
+    ) -> None:
+        self._record: IO[str] = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._events = {seed: EventFile(folder / f"seed-{seed}") for seed in seeds}
+        for seed, events in self._events.items():
+            events.text("card", f"```toml\n{card}\n```")
+            events.hparams(f"{folder}/seed-{seed}", {**hyperparameters, "seed": seed})
+
+    def write(self, seed: int, step: int, numbers: Mapping[str, float]) -> None:
+        """One line of the record and one event; numbers that are not finite are left out."""
+        finite = {tag: x for tag, x in numbers.items() if math.isfinite(x)}
+        self._record.write(json.dumps({"seed": seed, "step": step, **finite}) + "\n")
+        self._events[seed].scalars(step, finite)
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system."""
+        self._record.flush()
+        for events in self._events.values():
+            events.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._record.close()
+        for events in self._events.values():
+            events.close()

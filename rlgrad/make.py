@@ -1,0 +1,199 @@
+"""From an environment id to a vector environment with Box observations and Discrete actions."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import torch
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.wrappers import FlattenObservation
+
+from rlgrad.cards import EnvCard
+from rlgrad.errors import UsageError, nearest
+from rlgrad.simulators import SIMULATORS
+from rlgrad.streams import Purpose, derive
+
+_SUPPORTED = (
+    "supported are Discrete actions and Box, Discrete, MultiDiscrete, MultiBinary, Tuple or Dict "
+    "observations"
+)
+
+
+class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Resets every episode with a seed of its own, derived from the lane's seed and its number.
+
+    So an episode is restored by its number and its actions, and no two lanes share a stream.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._root: int | None = None
+        self.episode = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start the next episode, or the first of ``seed``."""
+        if seed is not None:
+            self._root, self.episode = seed, 0
+        if self._root is not None:
+            # Gymnasium and old environments take 32-bit seeds at most.
+            seed = derive(self._root, Purpose.RESET, self.episode) & 0x7FFFFFFF
+            self.episode += 1
+        return super().reset(seed=seed, options=options)
+
+
+def import_module(name: str) -> None:
+    """Import a module that registers environments (``--env-module``, ``module:Env-v0``)."""
+    try:
+        importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise UsageError(
+            f"cannot import environment module {name!r}: {type(error).__name__}: {error}"
+        ) from None
+
+
+def spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
+    """Gymnasium's entry of an id; imports the module of ``module:Env-v0``.
+
+    Raises:
+        UsageError: for an unknown id, with the nearest known ones.
+    """
+    module, colon, name = env_id.rpartition(":")
+    if colon and not module:
+        raise UsageError(f"unknown environment {env_id!r}; expected module:Env-v0 or Env-v0")
+    if module:
+        import_module(module)
+    elif name.startswith("ALE/"):
+        import_module("ale_py")
+    try:
+        return gymnasium.spec(name)
+    except gymnasium.error.Error:
+        hint = (
+            "`rlgrad list envs` shows those with a card, Gymnasium's documentation all of its own; "
+            "yours: --env-module my_package, or my_package:Env-v0"
+        )
+        near = nearest(name, gymnasium.registry, otherwise=hint)
+        raise UsageError(f"unknown environment {env_id!r}; {near}") from None
+
+
+def check_spaces(env_id: str, observation: Space[Any], action: Space[Any]) -> None:
+    """Refuse what the agents cannot serve, and say what they can."""
+    if not isinstance(action, Discrete):
+        kind = "continuous" if isinstance(action, Box) else "unsupported"
+        raise UsageError(f"{env_id} has a {kind} action space {action}; {_SUPPORTED}")
+    members = [observation]
+    while members:
+        member = members.pop()
+        if isinstance(member, Tuple):
+            members.extend(member.spaces)
+        elif isinstance(member, Dict):
+            members.extend(member.spaces.values())
+        elif not isinstance(member, (Box, Discrete, MultiDiscrete, MultiBinary)):
+            raise UsageError(f"{env_id} has an observation space with {member}; {_SUPPORTED}")
+
+
+def _kwargs(env_kwargs: Mapping[str, Any] | None, max_episode_steps: int) -> dict[str, Any]:
+    kwargs = dict(env_kwargs or {})
+    if max_episode_steps:
+        kwargs["max_episode_steps"] = max_episode_steps
+    return kwargs
+
+
+def make_one(
+    env_id: str, env_kwargs: Mapping[str, Any] | None = None, max_episode_steps: int = 0
+) -> gymnasium.Env[Any, Any]:
+    """One unrendered environment, spaces checked, observations as they are.
+
+    Raises:
+        UsageError: for an unknown id or unsupported space, or where making it raises.
+    """
+    found = spec(env_id)
+    try:
+        env = gymnasium.make(found.id, **_kwargs(env_kwargs, max_episode_steps))
+        env.reset(seed=0)
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split())
+        raise UsageError(f"{env_id} cannot be made: {type(error).__name__}: {text}") from None
+    check_spaces(env_id, env.observation_space, env.action_space)
+    return env
+
+
+def time_limit(env_id: str, max_episode_steps: int = 0) -> int | None:
+    """Env steps after which episodes are truncated; None: never."""
+    return max_episode_steps or spec(env_id).max_episode_steps
+
+
+def make_gymnasium(
+    env_id: str,
+    num_envs: int,
+    env_kwargs: Mapping[str, Any] | None = None,
+    max_episode_steps: int = 0,
+    autoreset: AutoresetMode = AutoresetMode.SAME_STEP,
+) -> VectorEnv[Any, Any, Any]:
+    """Gymnasium's own environment, vectorised in this process, one seed per lane and episode."""
+
+    def lane() -> gymnasium.Env[Any, Any]:
+        env: gymnasium.Env[Any, Any] = SeededEpisodes(
+            make_one(env_id, env_kwargs, max_episode_steps)
+        )
+        return env if isinstance(env.observation_space, Box) else FlattenObservation(env)
+
+    return gymnasium.vector.SyncVectorEnv([lane] * num_envs, autoreset_mode=autoreset)
+
+
+def is_simulated(card: EnvCard) -> bool:
+    """Whether training runs on a simulator; it knows no constructor arguments."""
+    return bool(card.simulator or card.id in SIMULATORS) and not card.kwargs
+
+
+def make_training(
+    card: EnvCard,
+    num_envs: int,
+    max_episode_steps: int = 0,
+    device: torch.device | str = "cpu",
+) -> VectorEnv[Any, Any, Any]:
+    """What an agent trains on: the card's simulator, else Gymnasium's environment.
+
+    Args:
+        card: of the environment.
+        num_envs: lanes.
+        max_episode_steps: 0: the environment's own limit.
+        device: of a simulator; Gymnasium's environments step on the CPU.
+    """
+    if not is_simulated(card):
+        return make_gymnasium(card.id, num_envs, card.kwargs, max_episode_steps)
+    name = card.simulator or card.id
+    if name not in SIMULATORS:
+        raise UsageError(f"{card.path}: unknown simulator {name!r}; {nearest(name, SIMULATORS)}")
+    options, mode = _kwargs(None, max_episode_steps), "vector_entry_point"
+    env = gymnasium.make_vec(name, num_envs, vectorization_mode=mode, device=device, **options)
+    one = make_one(card.id)
+    if (env.single_observation_space, env.single_action_space) != (
+        one.observation_space,
+        one.action_space,
+    ):
+        raise UsageError(f"{card.path}: simulator {name} cannot stand in: its spaces differ")
+    one.close()
+    return env
+
+
+def make_evaluation(
+    env_id: str,
+    num_envs: int,
+    env_kwargs: Mapping[str, Any] | None = None,
+    max_episode_steps: int = 0,
+) -> VectorEnv[Any, Any, Any]:
+    """Gymnasium's own environment, never a simulator; its own batched class where it has one."""
+    found = spec(env_id)
+    own = str(found.vector_entry_point or "").startswith("gymnasium.envs.classic_control")
+    if own and not env_kwargs and not found.additional_wrappers:
+        options = _kwargs(None, max_episode_steps)
+        return gymnasium.make_vec(
+            found.id, num_envs, vectorization_mode="vector_entry_point", **options
+        )
+    return make_gymnasium(env_id, num_envs, env_kwargs, max_episode_steps)

@@ -1,0 +1,80 @@
+"""How to train, apart from what is trained: the options of a run and its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlgrad.config import check
+from rlgrad.errors import UsageError, shown
+
+MOST_SEEDS = 10_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train; what is trained stands in the card."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks and simulators live; auto picks the faster one for the work and says so."""
+    log_dir: str = "runs"
+    """Runs are kept in LOG-DIR/<environment>/<agent>/<time>."""
+    stop_when_solved: bool = False
+    """Stop a seed once its last 100 training episodes reach the environment's solved-at score."""
+    eval_freq: int = 0
+    """Env steps per seed between evaluations; 0: at the end only."""
+    eval_episodes: int = 100
+    """Fresh episodes per evaluation, by sampling and as many by argmax."""
+    save_freq: int = 0
+    """Env steps per seed between checkpoints; 0: at the end only."""
+    log_freq: int = 0
+    """Env steps per seed between logged points; 0: a fiftieth of the run."""
+    quiet: bool = False
+    """Show no progress."""
+
+
+def checked(values: Mapping[str, Any]) -> Options:
+    """Options of the right type and range.
+
+    Raises:
+        UsageError: naming the option, what came and what was expected.
+    """
+    values = {**values, "log_dir": str(values.get("log_dir", Options.log_dir))}
+    options = Options(**check(values, "arguments", Options))
+    if not options.log_dir.strip():
+        raise UsageError(f"arguments: log_dir = {options.log_dir!r}; expected a directory")
+    return options
+
+
+def parse_seeds(seeds: Any) -> list[int]:
+    """Seeds from a count (10), a range ("0-9"), a list ("1,5,7") or a sequence of ints.
+
+    Raises:
+        UsageError: for anything else, repeated seeds, or none.
+    """
+    expected = 'a count ("10"), a range ("0-9") or a list ("1,5,7") of seeds from 0 to 2^63-1'
+    try:
+        if isinstance(seeds, str):
+            found = _spelled(seeds)
+        else:
+            found = range(seeds) if isinstance(seeds, int) else [int(seed) for seed in seeds]
+    except (TypeError, ValueError):
+        raise UsageError(f"got seeds {shown(seeds)}; expected {expected}") from None
+    if len(found) > MOST_SEEDS:
+        raise UsageError(
+            f"got seeds {shown(seeds)}; expected at most {MOST_SEEDS:,} in one process"
+        )
+    if not found or len(set(found)) < len(found) or min(found) < 0 or max(found) >= 1 << 63:
+        raise UsageError(f"got seeds {shown(seeds)}; expected {expected}, each once")
+    return list(found)
+
+
+def _spelled(seeds: str) -> Sequence[int]:
+    """Seeds from their spelling on the command line."""
+    if "," in seeds:
+        return [int(part) for part in seeds.split(",")]
+    if "-" in seeds.strip()[1:]:
+        first, last = seeds.split("-")
+        return range(int(first), int(last) + 1)
+    return range(int(seeds))

@@ -1,0 +1,96 @@
+"""Checks and choices before anything is allocated: device, memory, what the networks see."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlgrad.config import ESTIMATOR_OPTIONS, Config
+from rlgrad.errors import UsageError
+from rlgrad.estimators import options
+
+
+def choose_device(wanted: str, simulated: bool, lanes: int) -> tuple[torch.device, str]:
+    """The device, and why.
+
+    Raises:
+        UsageError: for cuda where there is none.
+    """
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise UsageError("--device cuda, but torch sees no CUDA device; use --device cpu or auto")
+    if wanted != "auto":
+        return torch.device(wanted), "as asked"
+    if not available:
+        return torch.device("cpu"), "no CUDA device"
+    if simulated and lanes >= 4096:
+        return torch.device("cuda"), f"a simulator with {lanes:,} lanes keeps a GPU busy"
+    why = "small batches are faster there" if simulated else "the environment steps on the CPU"
+    return torch.device("cpu"), why
+
+
+def check_memory(config: Config, features: int, actions: int, lanes: int, steps: int) -> None:
+    """Refuse what cannot fit this machine's memory, before it is allocated.
+
+    Args:
+        config: for the widths of the networks.
+        features: F.
+        actions: A.
+        lanes: L, all seeds together.
+        steps: T of a rollout.
+
+    Raises:
+        UsageError: with the size that was asked for.
+    """
+    widths = [features, *config.hidden, actions]
+    parameters = sum(a * b for a, b in pairwise(widths)) * lanes // config.num_envs
+    rows = lanes * steps * (2 * features + 3 * actions + 2 * sum(widths))
+    needed = 4 * (15 * parameters + rows)  # value, gradient, two moments, kept copy; 3 networks
+    if not hasattr(os, "sysconf"):
+        return
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > installed:
+        raise UsageError(
+            f"this needs about {needed / 2**30:,.0f} GiB, and the machine has "
+            f"{installed / 2**30:,.0f}; use fewer seeds or environments, or smaller networks"
+        )
+
+
+def observation_factors(space: Any, scale: Sequence[float]) -> list[float] | None:
+    """Factors on the flattened observation: the card's, 1 / bound for integers; None: normalise."""
+    features = int(np.prod(space.shape))
+    if scale:
+        if len(scale) != features:
+            raise UsageError(
+                f"observation_scale has {len(scale)} numbers; the environment's flattened "
+                f"observation has {features}"
+            )
+        return list(scale)
+    if np.issubdtype(space.dtype, np.floating):
+        return None
+    bound = np.maximum(np.abs(space.low.astype(float)), np.abs(space.high.astype(float)))
+    if bound.max() > 1e6:
+        return None
+    factors: list[float] = (1.0 / np.maximum(bound, 1.0)).reshape(-1).tolist()
+    return factors
+
+
+def estimator_options(config: Config) -> dict[str, object]:
+    """What the config says to its estimator; refuses what that estimator does not take."""
+    known = options(config.estimator)
+    unset = (None, False)
+    chosen = {k: getattr(config, k) for k in ESTIMATOR_OPTIONS if getattr(config, k) not in unset}
+    for key in chosen:
+        if key not in known:
+            takes = ", ".join(k for k in ESTIMATOR_OPTIONS if k in known) or "none"
+            raise UsageError(
+                f"estimator {config.estimator} has no option {key!r}; it takes {takes}"
+            )
+    if "hidden" in known:
+        chosen["hidden"] = config.hidden
+    return chosen

@@ -1,0 +1,254 @@
+"""Run directories: what a run leaves behind, written so that nothing is lost or half-written.
+
+runs/<env>/<agent>/<time>/
+    card.toml        the resolved card: environment, agent, seeds, every hyperparameter
+    run.json         command line, versions, machine, notes
+    metrics.jsonl    the record: one line per seed and logged step
+    checkpoints/     step-<env steps>.safetensors: tensors, and counters as JSON in the header
+    seed-<n>/        TensorBoard events, a view of the record
+    result.json      how each seed ended, with its evaluation
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from torch import Tensor
+
+from rlgrad.cards import Resolved, safe_name
+from rlgrad.config import Config, as_table, check
+from rlgrad.errors import UsageError
+from rlgrad.options import parse_seeds
+
+FORMAT = 1
+_PACKAGES = ("rlgrad", "torch", "gymnasium", "numpy", "stable-baselines3")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write beside, sync, rename: a reader sees the old file or the new one, never a part."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run's bits."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def card_text(resolved: Resolved, seeds: Sequence[int]) -> str:
+    """The resolved card as TOML: enough to train the same again."""
+    env: dict[str, Any] = {
+        "id": resolved.env.id,
+        "simulator": resolved.env.simulator,
+        "kwargs": resolved.env.kwargs,
+        "modules": list(resolved.env.modules),
+    }
+    if resolved.env.solved_at is not None:
+        env["solved_at"] = resolved.env.solved_at
+    return tomli_w.dumps(
+        {
+            "format": FORMAT,
+            "agent": resolved.agent,
+            "seeds": list(seeds),
+            "environment": env,
+            "config": as_table(resolved.config),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, as read back.
+
+    Attributes:
+        path: of the directory.
+        env_id: Gymnasium id.
+        agent: name of the agent.
+        seeds: trained together.
+        config: every hyperparameter.
+        env_kwargs: for the environment's constructor.
+        env_modules: that registered the environment.
+    """
+
+    path: Path
+    env_id: str
+    agent: str
+    seeds: tuple[int, ...]
+    config: Config
+    env_kwargs: dict[str, Any]
+    env_modules: tuple[str, ...] = ()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The record: one dict per seed and logged step."""
+        path = self.path / "metrics.jsonl"
+        try:
+            return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path}: cannot be read as metrics: {error}") from None
+
+    def result(self) -> dict[str, Any]:
+        """How each seed ended; empty while the run goes on."""
+        path = self.path / "result.json"
+        try:
+            return dict(json.loads(path.read_text("utf-8")))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path}: cannot be read as a result: {error}") from None
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoint files, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step-*.safetensors"))
+
+
+def create(resolved: Resolved, seeds: Sequence[int], log_dir: Path) -> Run:
+    """Make a run's directory with its card and command.
+
+    Raises:
+        UsageError: where the directory cannot be written.
+    """
+    parent = log_dir / safe_name(resolved.env.id) / safe_name(resolved.agent)
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1000):
+            path = parent / (f"{stamp}_{attempt}" if attempt else stamp)
+            try:
+                path.mkdir()
+                break
+            except FileExistsError:
+                continue
+        (path / "checkpoints").mkdir()
+        text = card_text(resolved, seeds)
+        write_whole(path / "card.toml", text.encode())
+        about = {
+            "command": sys.argv,
+            "versions": versions(),
+            "machine": f"{platform.system()} {platform.machine()}",
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "notes": list(resolved.notes),
+        }
+        write_whole(path / "run.json", json.dumps(about, indent=1).encode())
+    except OSError as error:
+        raise UsageError(
+            f"cannot write runs to {log_dir}: {error.strerror or error}; "
+            "choose another directory with --log-dir"
+        ) from None
+    return Run(
+        path,
+        resolved.env.id,
+        resolved.agent,
+        tuple(seeds),
+        resolved.config,
+        resolved.env.kwargs,
+        resolved.env.modules,
+    )
+
+
+def find_run(name: str | Path, log_dir: str | Path = "runs") -> Path:
+    """A run directory from its path, or "latest" for the newest below ``log_dir``."""
+    if str(name) == "":
+        raise UsageError("got run ''; expected the path of a run directory, or latest")
+    if str(name) != "latest":
+        return Path(name)
+    cards = Path(log_dir).glob("*/*/*/card.toml")
+    newest = max(cards, key=lambda card: card.stat().st_mtime_ns, default=None)
+    if newest is None:
+        raise UsageError(f"no run below {log_dir}; train one, or name another with --log-dir")
+    return newest.parent
+
+
+def read_run(path: Path) -> Run:
+    """Read a run directory.
+
+    Raises:
+        UsageError: where there is no run, or its card is damaged or of a newer format.
+    """
+    card_path = path / "card.toml"
+    try:
+        card = tomllib.loads(card_path.read_text("utf-8"))
+    except OSError:
+        raise UsageError(f"{path} is no run directory: it has no readable card.toml") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{card_path}: not a valid card: {error}") from None
+    if card.get("format") != FORMAT:
+        raise UsageError(
+            f"{card_path}: format {card.get('format')!r}; this rlgrad reads format {FORMAT}: "
+            "update rlgrad, or train again"
+        )
+    try:
+        env, seeds = card["environment"], tuple(parse_seeds(card["seeds"]))
+        config = Config(**check(card["config"], f"{card_path} [config]"))
+        return Run(
+            path,
+            str(env["id"]),
+            str(card["agent"]),
+            seeds,
+            config,
+            dict(env["kwargs"]),
+            tuple(map(str, env["modules"])),
+        )
+    except UsageError as error:
+        text = str(error)
+        raise UsageError(text if str(path) in text else f"{card_path}: {text}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{card_path}: incomplete card: {error}") from None
+
+
+def save_checkpoint(run: Run, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> Path:
+    """Store tensors and counters as one file, whole or not at all."""
+    from safetensors.torch import save
+
+    path = run.path / "checkpoints" / f"step-{max(counters['steps']):012d}.safetensors"
+    metadata = {"format": str(FORMAT), "counters": json.dumps(dict(counters))}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_whole(path, save(contiguous, metadata=metadata))
+    return path
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors, counters) of a checkpoint file.
+
+    Raises:
+        UsageError: where the file is missing, damaged or of a newer format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        counters = json.loads(metadata["counters"])
+        if not isinstance(counters, dict):
+            raise ValueError("its counters are no table")
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: cannot be read as a checkpoint: {error}") from None
+    if metadata.get("format") != str(FORMAT):
+        raise UsageError(f"{path}: format {metadata.get('format')}; expected {FORMAT}")
+    return tensors, counters
