@@ -1,0 +1,104 @@
+"""A trained agent: one seed's policy, with the interface that Stable-Baselines3 users know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Dict, Discrete, Space, Tuple
+from gymnasium.spaces.utils import flatdim, flatten
+from gymnasium.vector.utils import batch_space, iterate
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlgrad.learner import Learner
+from rlgrad.streams import Purpose, Streams
+
+
+def _count(space: Space[Any], batch: Any) -> int:
+    """Observations in a batch of a space whose members are batched one by one."""
+    if isinstance(space, Dict):
+        return min(_count(member, batch[key]) for key, member in space.spaces.items())
+    if isinstance(space, Tuple):
+        return min(_count(*pair) for pair in zip(space.spaces, batch, strict=True))
+    return len(batch)
+
+
+class Agent:
+    """A policy that acts.
+
+    Args:
+        learner: of one seed.
+        observation_space: of one environment, as the environment states it.
+        action_space: Discrete, any start.
+        seed: of the noise of sampled actions.
+    """
+
+    def __init__(
+        self, learner: Learner, observation_space: Space[Any], action_space: Discrete, seed: int = 0
+    ) -> None:
+        self.learner = learner
+        self.observation_space, self.action_space = observation_space, action_space
+        self._streams, self._calls = Streams([seed]), 0
+
+    def _flat(self, observation: Any) -> tuple[Tensor, bool]:
+        """(features ``[n, F]``, whether it was a single observation)."""
+        space = self.observation_space
+        if isinstance(space, Box):
+            x = np.asarray(observation, dtype=np.float32)
+            single = x.shape == space.shape
+            if not single and x.shape[1:] != space.shape:
+                raise ValueError(
+                    f"got observations of shape {list(x.shape)}; expected {list(space.shape)}, "
+                    f"or that with a batch axis in front"
+                )
+            return torch.as_tensor(x.reshape(-1, flatdim(space))), single
+        single = space.contains(observation)
+        if single:
+            rows = [observation]
+        else:
+            count = _count(space, observation)
+            rows = list(iterate(batch_space(space, count), observation))
+        flat = np.stack([np.asarray(flatten(space, row), dtype=np.float32) for row in rows])
+        return torch.as_tensor(flat), single
+
+    @torch.no_grad()
+    def action_probability(self, observation: Any) -> NDArray[np.float32]:
+        """Probabilities of the actions, ``[n, A]``; n = 1 for a single observation."""
+        x, _ = self._flat(observation)
+        p: NDArray[np.float32] = self._logits(x).softmax(-1).numpy()
+        return p
+
+    def _logits(self, x: Tensor) -> Tensor:
+        device = self.learner.value_scale.device
+        return self.learner.logits(x.to(device).unsqueeze(0))[0, :, 0].cpu()
+
+    @torch.no_grad()
+    def predict(
+        self,
+        observation: Any,
+        state: tuple[NDArray[Any], ...] | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[np.int64], tuple[NDArray[Any], ...] | None]:
+        """Actions for one observation or a batch of them.
+
+        Args:
+            observation: of the environment's own space, with or without a batch axis.
+            state: passed through; there is no memory.
+            episode_start: ignored; there is no memory.
+            deterministic: the most probable action instead of a sampled one.
+
+        Returns:
+            Actions as the environment takes them, ``[n]`` or a scalar array, and ``state``.
+        """
+        x, single = self._flat(observation)
+        logits = self._logits(x)
+        if not deterministic:
+            n, A = logits.shape
+            noise = self._streams.exponential(Purpose.PREDICT, self._calls, n, A)[0]
+            logits = logits.log_softmax(-1) - noise.log()
+            self._calls += 1
+        action = (logits.argmax(-1) + int(self.action_space.start)).numpy()
+        return (np.asarray(action[0]) if single else action), state

@@ -1,0 +1,106 @@
+"""What a person sees while training: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from types import TracebackType
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+
+class Status(NamedTuple):
+    """Where training stands."""
+
+    step: int
+    """Env steps of the slowest seed."""
+    total: int
+    """Env steps asked for per seed."""
+    running: int
+    """Seeds still training."""
+    seeds: int
+    solved: int
+    mean_return: float
+    """Mean over seeds of the last 100 episodes' mean return; NaN before the first."""
+    steps_per_second: float
+    """All seeds together."""
+
+
+class Display:
+    """Progress on standard error.
+
+    Args:
+        title: what is trained.
+        quiet: show nothing.
+    """
+
+    def __init__(self, title: str, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
+        self._title, self._quiet = title, quiet
+        self._live = self.console.is_terminal and not quiet
+        self._last = 0.0
+        self._progress = Progress(
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            transient=True,
+            refresh_per_second=8,
+        )
+        self._task = self._progress.add_task("", total=1, status="starting")
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._progress.stop()
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self.console.print(line, markup=False)
+
+    def update(self, status: Status) -> None:
+        """Show where training stands; plain lines come every few seconds only."""
+        if self._quiet:
+            return
+        now = time.monotonic()
+        if self._live:
+            self._progress.update(
+                self._task, completed=status.step, total=status.total, status=describe(status)
+            )
+        elif now - self._last >= 5.0:
+            print(f"{self._title}: {describe(status)}", file=sys.stderr, flush=True)
+            self._last = now
+
+
+def describe(status: Status) -> str:
+    """One line: steps, return, seeds, speed."""
+    parts = [f"{short(status.step)}/{short(status.total)} steps"]
+    if not math.isnan(status.mean_return):
+        parts.append(f"return {status.mean_return:.4g}")
+    if status.seeds > 1:
+        parts.append(f"{status.running}/{status.seeds} seeds running")
+    if status.solved:
+        parts.append(f"{status.solved} solved")
+    parts.append(f"{short(status.steps_per_second)} steps/s")
+    return "  ".join(parts)
+
+
+def short(number: int | float) -> str:
+    """Three significant digits: 512, 58.6k, 1.23M."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{name}"
+    return f"{number:.0f}"

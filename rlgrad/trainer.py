@@ -1,0 +1,216 @@
+"""The loop's body, one for every agent: collect, update, count; seeds that are done are frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from gymnasium.spaces.utils import flatdim
+from torch import Tensor
+
+from rlgrad.cards import Resolved
+from rlgrad.errors import UsageError
+from rlgrad.lanes import Lanes
+from rlgrad.learner import Learner
+from rlgrad.make import is_simulated, make_one, make_training, spec, time_limit
+from rlgrad.options import Options
+from rlgrad.preflight import check_memory, choose_device, observation_factors
+from rlgrad.rollout import Episodes, Rollout, collect
+from rlgrad.streams import Purpose, Streams, derive
+
+
+@dataclass
+class Outcome:
+    """Where a seed stands, and how it ended."""
+
+    seed: int
+    status: Literal["running", "finished", "solved", "failed", "interrupted"] = "running"
+    steps: int = 0
+    """Valid env steps."""
+    episodes: int = 0
+    mean_return: float = float("nan")
+    """Of the last 100 training episodes."""
+    mean_length: float = float("nan")
+    solved_at_step: int | None = None
+    reason: str = ""
+    evaluation: dict[str, Any] | None = None
+
+
+class Trainer:
+    """A run in progress.
+
+    Args:
+        resolved: what is trained.
+        seeds: S seeds, trained as one.
+        options: how.
+    """
+
+    def __init__(self, resolved: Resolved, seeds: Sequence[int], options: Options) -> None:
+        self.resolved, self.config, self.options = resolved, resolved.config, options
+        self.seeds = list(seeds)
+        self.whole = self.config.signal == "return-to-go"
+        self.solved_at = resolved.env.solved_at or spec(resolved.env.id).reward_threshold
+        if options.stop_when_solved and self.solved_at is None:
+            raise UsageError(
+                f"{resolved.env.id} has no score at which it counts as solved, so "
+                "--stop-when-solved cannot work; give its card a solved_at"
+            )
+        self._make_lanes()
+        self.streams = Streams(self.seeds, self.device)
+        S, N = len(self.seeds), self.config.num_envs
+        scale = observation_factors(
+            self.lanes.env.single_observation_space, self.config.observation_scale
+        )
+        self.scale = scale
+        self.learner = Learner(
+            self.config, self.lanes.features, self.lanes.actions, self.seeds, scale, self.device
+        )
+        self.episodes = Episodes(S, N)
+        self.outcomes = [Outcome(seed) for seed in self.seeds]
+        self.iteration = 0
+        self._observation: Tensor | None = None
+        self.notes = self._notes()
+        self._state = list(self.learner.state_dict().values())
+        self._kept = [tensor.clone() for tensor in self._state]
+
+    def _make_lanes(self) -> None:
+        """The environment, its device and the rollout's length; checks that all can work."""
+        c, card = self.config, self.resolved.env
+        limit = time_limit(card.id, c.max_episode_steps)
+        if self.whole and limit is None:
+            raise UsageError(
+                f"{card.id} has no time limit, and {self.resolved.agent} learns from whole "
+                "episodes; give one with --max-episode-steps"
+            )
+        self.length = limit if self.whole and limit is not None else c.num_steps
+        one = make_one(card.id, card.kwargs, c.max_episode_steps)
+        lanes = len(self.seeds) * c.num_envs
+        features, actions = flatdim(one.observation_space), flatdim(one.action_space)
+        check_memory(c, features, actions, lanes, self.length)
+        one.close()
+        self.device, self.why_device = choose_device(self.options.device, is_simulated(card), lanes)
+        env = make_training(card, lanes, c.max_episode_steps, self.device)
+        self.lanes = Lanes(env, self.device)
+
+    def _notes(self) -> list[str]:
+        """What the user should hear about how flags are taken."""
+        card, notes = self.resolved.env, []
+        if card.simulator and card.kwargs:
+            notes.append(f"env-kwargs rule out {card.simulator}: training on Gymnasium's {card.id}")
+        if self.whole:
+            return [*notes, "-n is reached by whole episodes, so a seed ends a little later"]
+        batch, total = self.config.num_envs * self.length, self.config.total_timesteps
+        rounded = -(-total // batch) * batch
+        if rounded != total:
+            notes.append(
+                f"{total:,} env steps are rounded up to {rounded:,}, rollouts of {batch:,}"
+            )
+        return notes
+
+    @property
+    def active(self) -> list[bool]:
+        """Which seeds still train."""
+        return [outcome.status == "running" for outcome in self.outcomes]
+
+    def _collect(self, observation: Tensor | None) -> tuple[Rollout, Tensor]:
+        """The next rollout; whole episodes start from seeds of their own iteration."""
+        S, N, T, A = len(self.seeds), self.config.num_envs, self.length, self.lanes.actions
+        if observation is None or self.whole:
+            observation = self.lanes.reset(
+                [
+                    derive(seed, Purpose.LANE_SEED, lane, self.iteration)
+                    for seed in self.seeds
+                    for lane in range(N)
+                ]
+            )
+        noise = self.streams.exponential(Purpose.ACTION, self.iteration, N, T * A)
+        gumbel = -noise.log().view(S, N, T, 1, A).transpose(1, 2)
+        alive = None
+        if self.whole:
+            active = torch.tensor(self.active, device=self.device)
+            alive = active.repeat_interleave(N)
+        return collect(self.lanes, self.learner.acting_logits, observation, gumbel, alive)
+
+    def _update(self, rollout: Rollout, measure: bool) -> dict[str, Tensor]:
+        """Train on a rollout; frozen seeds keep their bits, diverged ones their last good."""
+        S, N, T, A = len(self.seeds), self.config.num_envs, self.length, self.lanes.actions
+        second = rollout.gumbel  # unused, unless the estimator relaxes the choice
+        if self.learner.estimator.traits.one_pass:
+            noise = self.streams.exponential(Purpose.RELAXATION, self.iteration, N, T * A)
+            second = noise.view(S, N, T, 1, A).transpose(1, 2)
+        shares = [[self.share(outcome.steps)] for outcome in self.outcomes]
+        share = torch.tensor(shares, device=self.device)
+        # From the iteration alone, so that a seed takes as many critic steps alone as among others.
+        nominal = self.share(self.iteration * N * T)
+        critic_steps = max(1, round(self.config.critic_steps * nominal))
+        for kept, now in zip(self._kept, self._state, strict=True):
+            kept.copy_(now)
+        numbers = self.learner.update(rollout, second, share, critic_steps, measure)
+        good = self.learner.finite()
+        keep = torch.tensor(self.active, device=self.device) & good
+        if not bool(keep.all()):
+            for kept, now in zip(self._kept, self._state, strict=True):
+                now.copy_(torch.where(keep.view(-1, *[1] * (now.ndim - 1)), now, kept))
+        for outcome, fine in zip(self.outcomes, good.tolist(), strict=True):
+            if not fine and outcome.status == "running":
+                outcome.status, outcome.reason = (
+                    "failed",
+                    f"parameters became infinite or NaN in the update after {outcome.steps:,} "
+                    "env steps; a smaller --learning-rate or --max-grad-norm may help",
+                )
+        return numbers
+
+    def share(self, steps: int) -> float:
+        """Share of the full step sizes after so many env steps of a seed."""
+        horizon = self.config.anneal_steps or self.config.total_timesteps
+        return 1 - (1 - self.config.learning_rate_final) * min(1.0, steps / horizon)
+
+    def learning_rate(self, steps: int) -> float:
+        """Step size of the policy after so many env steps of a seed."""
+        return self.share(steps) * self.config.learning_rate
+
+    def _count(self, rollout: Rollout) -> None:
+        """Count steps and episodes of the seeds that train, and say which of them are done."""
+        active = self.active
+        self.episodes.add(rollout, self.whole)
+        counts = rollout.valid.flatten(1).sum(1).tolist()
+        for i, outcome in enumerate(self.outcomes):
+            if not active[i]:
+                continue
+            outcome.steps += counts[i]
+            outcome.episodes = self.episodes.count[i]
+            outcome.mean_return, outcome.mean_length = self.episodes.means(i)
+            if outcome.solved_at_step is None and self._is_solved(outcome):
+                outcome.solved_at_step = outcome.steps
+            if outcome.solved_at_step is not None and self.options.stop_when_solved:
+                outcome.status = "solved"
+            elif outcome.steps >= self.config.total_timesteps:
+                outcome.status = "finished"
+
+    def _is_solved(self, outcome: Outcome) -> bool:
+        return (
+            self.solved_at is not None
+            and outcome.episodes >= self.episodes.window
+            and outcome.mean_return >= self.solved_at
+        )
+
+    def step(self, measure: bool = False) -> dict[str, Tensor]:
+        """One iteration of all seeds: a rollout and an update.
+
+        Args:
+            measure: whether to return what is logged; changes no other bit.
+
+        Returns:
+            Numbers ``[S]`` by TensorBoard tag; empty unless ``measure``.
+        """
+        rollout, self._observation = self._collect(self._observation)
+        numbers = self._update(rollout, measure)
+        self._count(rollout)
+        self.iteration += 1
+        return numbers
+
+    def close(self) -> None:
+        """Release the environments."""
+        self.lanes.close()

@@ -1,0 +1,80 @@
+"""``rlgrad.train``: from names and numbers to a finished run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlgrad import store
+from rlgrad.cards import Resolved, resolve
+from rlgrad.config import FIELDS
+from rlgrad.display import Display
+from rlgrad.errors import UsageError, nearest
+from rlgrad.make import import_module
+from rlgrad.options import Options, checked, parse_seeds
+from rlgrad.session import Session
+from rlgrad.store import Run
+from rlgrad.trainer import Trainer
+
+
+def start(resolved: Resolved, seeds: Sequence[int], options: Options) -> Session:
+    """Check everything, then make the run directory: bad input leaves nothing behind.
+
+    Raises:
+        UsageError: for anything the user can mend.
+    """
+    for module in resolved.env.modules:
+        import_module(module)
+    torch.set_num_threads(1)  # small networks: a second thread only waits
+    trainer = Trainer(resolved, seeds, options)
+    run = store.create(resolved, seeds, Path(options.log_dir))
+    name, env = resolved.agent, resolved.env.id
+    count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
+    display = Display(f"{name} on {env}", options.quiet)
+    display.say(f"Training {name} on {env}, {count}, on {trainer.device} ({trainer.why_device})")
+    for note in (*resolved.notes, *trainer.notes):
+        display.say(f"note: {note}")
+    return Session(trainer, run, display)
+
+
+def train(
+    env: str,
+    agent: str | None = None,
+    *,
+    estimator: str | None = None,
+    seeds: int | str | Sequence[int] = 1,
+    env_kwargs: Mapping[str, Any] | None = None,
+    env_modules: Sequence[str] = (),
+    **overrides: Any,
+) -> Run:
+    """Train an agent.
+
+    Args:
+        env: Gymnasium id, also ``module:Env-v0``.
+        agent: name of an agent card; None: the estimator's card, or actor-critic.
+        estimator: name of an estimator, put into the agent's card.
+        seeds: a count, a range "0-9", or a sequence of seeds, trained together.
+        env_kwargs: for the environment's constructor.
+        env_modules: to import first, where the environment is not Gymnasium's.
+        **overrides: any field of ``Config`` (such as ``total_timesteps``) or of ``Options``.
+
+    Returns:
+        The finished ``Run``; ``rlgrad.load(run)`` gives the trained agent.
+
+    Raises:
+        UsageError: for bad input, before anything is written.
+    """
+    names = {field.name for field in dataclasses.fields(Options)}
+    for key in overrides:
+        if key not in names and key not in FIELDS:
+            raise UsageError(f"unknown argument {key!r}; {nearest(key, names | FIELDS.keys())}")
+    options = checked({k: v for k, v in overrides.items() if k in names})
+    flags = {k: v for k, v in overrides.items() if k not in names}
+    resolved = resolve(env, agent, estimator, flags, env_kwargs, env_modules)
+    session = start(resolved, parse_seeds(seeds), options)
+    session.go()
+    return session.run
