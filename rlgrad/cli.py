@@ -1,0 +1,211 @@
+"""The command line. Commands are dataclasses; the resolved card gives their flags' defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import tyro
+
+import rlgrad
+from rlgrad import cards
+from rlgrad.arguments import flags_of, parse, parse_env_kwargs, positional, spelled, value_of
+from rlgrad.config import FIELDS, Config
+from rlgrad.errors import UsageError, nearest
+from rlgrad.options import Options, checked, parse_seeds
+from rlgrad.report import print_evaluation, print_list, print_summary
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train an agent on an environment, one seed or many at once."""
+
+    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
+    """Gymnasium id, such as CartPole-v1, or my_package:MyEnv-v0."""
+    agent: str | None = None
+    """Agent card, see `rlgrad list agents`. Default: the estimator's card, or actor-critic."""
+    seed: int | None = None
+    """One seed."""
+    seeds: str | None = None
+    """Several seeds, trained together: a count (10), a range (0-9) or a list (1,5,7)."""
+    env_module: tuple[str, ...] = ()
+    """Modules to import first, which register environments."""
+    env_kwargs: tuple[str, ...] = ()
+    """key:value pairs for the environment's constructor, such as map_name:8x8."""
+    json: bool = False
+    """Print the result as JSON on standard output."""
+    run: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
+    config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
+
+    def execute(self, chosen: dict[str, Any]) -> int:
+        """Train, print the summary; 1 where a seed failed, 128 + signal where one stopped it."""
+        from rlgrad.training import start
+
+        if self.seed is not None and self.seeds is not None:
+            raise UsageError("got both --seed and --seeds; expected one of them")
+        seeds = parse_seeds([self.seed or 0] if self.seeds is None else self.seeds)
+        resolved = cards.resolve(
+            self.env, self.agent, chosen.pop("estimator", None), chosen,
+            parse_env_kwargs(self.env_kwargs), self.env_module,
+        )  # fmt: skip
+        session = start(resolved, seeds, checked(dataclasses.asdict(self.run)))
+        session.go()
+        result = session.result()
+        if self.json:
+            print(json.dumps(result))
+        print_summary(result, self.run.log_dir)
+        if session.signal:
+            return 128 + session.signal
+        return int(any(seed["status"] == "failed" for seed in result["seeds"]))
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate a trained run on Gymnasium's own environment, by sampling and by argmax."""
+
+    path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run directory, or "latest"."""
+    seed: int | None = None
+    """Which of the run's seeds. Default: all."""
+    episodes: int = 100
+    """Fresh episodes per seed, by sampling and as many by argmax."""
+    env_seed: int = 0
+    """Seeds of the evaluation episodes; another number, other episodes."""
+    env_module: tuple[str, ...] = ()
+    """Modules to import first, which register environments."""
+    log_dir: str = "runs"
+    """Where "latest" looks."""
+    json: bool = False
+    """Print the result as JSON on standard output."""
+
+    def execute(self, chosen: dict[str, Any]) -> int:
+        """Evaluate and print a table."""
+        from rlgrad.evaluation import evaluate_run
+
+        if self.episodes < 1:
+            raise UsageError(f"got --episodes {self.episodes}; expected at least 1")
+        if not 0 <= self.env_seed < 1 << 63:
+            raise UsageError(f"got --env-seed {self.env_seed}; expected 0 to 2^63-1")
+        rows = evaluate_run(
+            self.path, self.seed, self.episodes, self.env_seed, self.env_module, self.log_dir
+        )
+        if self.json:
+            print(json.dumps(rows))
+        else:
+            print_evaluation(rows)
+        return 0
+
+
+@dataclass(frozen=True)
+class List:
+    """List agents, environments or estimators."""
+
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")]
+    """agents, envs or estimators."""
+    cite: bool = False
+    """Add the sources."""
+    json: bool = False
+    """Print as JSON."""
+
+    def execute(self, chosen: dict[str, Any]) -> int:
+        """Print a table."""
+        from rlgrad.listing import rows
+
+        found = rows(self.what)
+        if self.json:
+            print(json.dumps(found))
+        else:
+            print_list(self.what, found, self.cite)
+        return 0
+
+
+COMMANDS: dict[str, type[Train] | type[Evaluate] | type[List]] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "list": List,
+}
+
+
+FLAGS = {
+    Train: flags_of(Train, Options, Config),
+    Evaluate: flags_of(Evaluate),
+    List: flags_of(List),
+}
+for _table in ("run", "config"):
+    del FLAGS[Train][_table]
+
+
+def _defaults(arguments: Sequence[str]) -> Config:
+    """The card's values, which the flags of ``train`` show and start from."""
+    agent, estimator = value_of(arguments, "--agent"), value_of(arguments, "--estimator")
+    env = positional(FLAGS[Train], arguments)
+    if env is None and not {"-h", "--help"} & set(arguments):
+        raise UsageError("train needs an environment: rlgrad train CartPole-v1")
+    return cards.resolve(env or "", agent, estimator).config
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    command = COMMANDS[name]
+    normal = spelled(FLAGS[command], arguments)
+    if command is not Train:
+        return int(parse(command, name, normal).execute({}))
+    config = _defaults(normal)
+    parsed = parse(
+        command,
+        name,
+        normal,
+        default=Train(positional(FLAGS[Train], normal) or "ENV", config=config),
+    )
+    given = {
+        token[2:].replace("-", "_").removeprefix("no_") for token in normal if token[:2] == "--"
+    }
+    chosen = {key: getattr(parsed.config, key) for key in FIELDS if key in given}
+    return int(parsed.execute(chosen))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 1 a seed failed, 2 bad input, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments[0] if arguments else "--help"
+    try:
+        if name in ("-h", "--help", "help"):
+            print(usage())
+            return 0
+        if name in ("-V", "--version"):
+            print(f"rlgrad {rlgrad.__version__}")
+            return 0
+        if name not in COMMANDS:
+            raise UsageError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
+        return _run(name, arguments[1:])
+    except UsageError as error:
+        print(f"rlgrad: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rlgrad: interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            print(f"rlgrad: {error}", file=sys.stderr)
+            return 2
+        sys.stderr.close()
+        return 141
+
+
+def usage() -> str:
+    """The overview that ``rlgrad --help`` prints."""
+    lines = [
+        "usage: rlgrad COMMAND ...",
+        "",
+        rlgrad.__doc__ or "",
+        "",
+        "commands:",
+        *(f"  {name:10s} {(c.__doc__ or '').splitlines()[0]}" for name, c in COMMANDS.items()),
+        "",
+        "  rlgrad train CartPole-v1 --estimator relax",
+        "  rlgrad COMMAND --help shows a command's options",
+    ]
+    return "\n".join(lines)

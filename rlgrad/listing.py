@@ -1,0 +1,90 @@
+"""What there is: agents, environments and estimators, as rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlgrad import cards
+from rlgrad.errors import UsageError, nearest
+
+
+def agents() -> list[dict[str, Any]]:
+    """Agent cards: name, signal, estimator, summary, source, file."""
+    rows = []
+    for name, path in cards.find("agents").items():
+        card = cards.read_agent(path)
+        config = {"signal": "gae", "estimator": "reinforce", **card.config}
+        rows.append(
+            {
+                "name": name,
+                "signal": config["signal"],
+                "estimator": config["estimator"],
+                "summary": card.summary,
+                "source": card.source,
+                "card": str(path),
+            }
+        )
+    return rows
+
+
+def envs() -> list[dict[str, Any]]:
+    """Environment cards: id, solved-at, simulator, summary, references."""
+    rows = []
+    for path in cards.find("envs").values():
+        card = cards.read_env(path)
+        rows.append(
+            {
+                "id": card.id,
+                "solved_at": card.solved_at,
+                "simulator": card.simulator or "-",
+                "env_steps": card.config.get("total_timesteps"),
+                "summary": card.summary,
+                "source": "; ".join(
+                    f"{r['agent']} {r['score']} ({r['source']}, {r['protocol']})"
+                    for r in card.references
+                )
+                or "-",
+                "card": str(path),
+            }
+        )
+    return rows
+
+
+def estimators() -> list[dict[str, Any]]:
+    """Estimators: name, traits, source, and the agent that ``--estimator NAME`` picks."""
+    from rlgrad.estimators import ESTIMATORS
+
+    known, rows = cards.find("agents"), []
+    for name, cls in ESTIMATORS.items():
+        traits = cls.traits
+        needs = [
+            *(["f at every choice"] if traits.enumerable else []),
+            *(["differentiable f"] if traits.differentiable else []),
+            *([f"{traits.values} values of f"] if traits.values > 1 else []),
+            *(["binary factors"] if traits.binary else []),
+        ]
+        serves = not needs
+        rows.append(
+            {
+                "name": name,
+                "unbiased": traits.unbiased,
+                "trained": traits.trained,
+                "needs": ", ".join(needs) or "f once",
+                "agent": (name if name in known else f"actor-critic+{name}") if serves else "-",
+                "summary": (cls.__doc__ or "").splitlines()[0],
+                "source": cls.source,
+            }
+        )
+    return rows
+
+
+def rows(what: str) -> list[dict[str, Any]]:
+    """Rows of "agents", "envs" or "estimators".
+
+    Raises:
+        UsageError: for anything else, with the nearest of them.
+    """
+    tables = {"agents": agents, "envs": envs, "estimators": estimators}
+    if what not in tables:
+        raise UsageError(f"cannot list {what!r}; {nearest(what, tables)}")
+    return tables[what]()

@@ -1,0 +1,104 @@
+"""Tables and summaries on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_HIDDEN = {"card", "source"}  # in --json, and the source with --cite
+
+
+def _console(stderr: bool = False) -> Console:
+    return Console(stderr=stderr, highlight=False)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def print_list(what: str, rows: Sequence[Mapping[str, Any]], cite: bool) -> None:
+    """Rows of ``rlgrad list`` as a table; sources only where asked for."""
+    if not rows:
+        print(f"no {what}")
+        return
+    keys = [key for key in rows[0] if key not in _HIDDEN]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for key in keys:
+        table.add_column(key.replace("_", " "), no_wrap=key != "summary")
+    for row in rows:
+        table.add_row(*(_text(row[key]) for key in keys))
+    console = _console()
+    console.print(table)
+    if cite:
+        console.print()
+        for row in rows:
+            console.print(f"{row[keys[0]]}: {row['source']}", markup=False, soft_wrap=True)
+
+
+def _score(score: Mapping[str, Any]) -> str:
+    places = 1 if abs(score["mean"]) >= 10 else 2
+    return f"{score['mean']:.{places}f} ± {score['deviation']:.{places}f}"
+
+
+def print_evaluation(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows of ``rlgrad evaluate`` as a table."""
+    print(f"{rows[0]['run']}: {rows[0]['sampled']['episodes']} episodes each, mean ± deviation")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for key in ("seed", "sampled", "argmax", "unfinished"):
+        table.add_column(key, justify="right")
+    for row in rows:
+        unfinished = row["sampled"]["unfinished"] + row["argmax"]["unfinished"]
+        table.add_row(
+            str(row["seed"]), _score(row["sampled"]), _score(row["argmax"]), str(unfinished)
+        )
+    _console().print(table)
+
+
+def _ending(seed: Mapping[str, Any], solved_at: float | None) -> str:
+    """How a seed ended, in words."""
+    if seed["status"] == "failed":
+        return f"FAILED: {seed['reason']}"
+    parts = ["interrupted"] if seed["status"] == "interrupted" else []
+    if seed["solved_at_step"] is not None:
+        parts.append(f"solved at {seed['solved_at_step']:,}")
+    elif solved_at is not None:
+        parts.append(f"not solved (needs {solved_at:g})")
+    return ", ".join(parts) or "finished"
+
+
+def print_summary(result: Mapping[str, Any], log_dir: str) -> None:
+    """What a run came to, on standard error: how seeds ended, scores, where the run lies."""
+    console = _console(stderr=True)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for key, justify in (
+        ("seed", "right"), ("steps", "right"), ("last 100", "right"),
+        ("sampled", "right"), ("argmax", "right"), ("outcome", "left"),
+    ):  # fmt: skip
+        table.add_column(key, justify=justify, no_wrap=key != "outcome")  # type: ignore[arg-type]
+    for seed in result["seeds"]:
+        evaluation = seed["evaluation"]
+        scores = [_score(evaluation[k]) if evaluation else "-" for k in ("sampled", "argmax")]
+        mean = "-" if seed["mean_return"] is None else f"{seed['mean_return']:.1f}"
+        steps = f"{seed['steps']:,}"
+        ending = _ending(seed, result["solved_at"])
+        table.add_row(str(seed["seed"]), steps, mean, *scores, ending)
+    episodes = [s["evaluation"]["sampled"]["episodes"] for s in result["seeds"] if s["evaluation"]]
+    console.print()
+    console.print(table)
+    if episodes:
+        console.print(
+            f"evaluated on {episodes[0]} fresh episodes of {result['environment']} each way, "
+            "mean ± deviation; solved: mean return of the last 100 training episodes",
+            soft_wrap=True,
+        )
+    console.print(f"run          {result['run']}", soft_wrap=True, markup=False)
+    console.print(f"TensorBoard  tensorboard --logdir {log_dir}", soft_wrap=True, markup=False)
+    sys.stderr.flush()
