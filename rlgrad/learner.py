@@ -153,7 +153,7 @@ class Learner(nn.Module):
             if value is not None:
                 numbers |= diagnostics.critic_numbers(value[:, :-1].detach(), target, weight)
         along = u
-        if self.estimator.traits.control_variate:
+        if self.estimator.descends_variance:
             along = direction(c.objective, self.policy, x, u * weight[..., None, None])
         norm = self._step_policy(draw, u, weight, share * c.learning_rate)
         if measure:

@@ -26,6 +26,7 @@ ROWS = [
      "estimators.noise", "estimators.networks", "estimators.statistics"],
     ["config", "arguments", "estimators.base", "acting", "normalise", "pullback", "simulators.base",
      "simulators.registration"],
+    ["estimators.objective"],
     ["cards", "options", "estimators.exact", "estimators.measure", "estimators.relax",
      "estimators.score", "simulators", "simulators.cartpole", "simulators.probes", "lanes",
      "diagnostics"],

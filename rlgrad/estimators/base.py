@@ -113,11 +113,16 @@ class Estimator(nn.Module, ABC):
         action = (logits.detach().log_softmax(-1) + gumbel).argmax(-1)
         return Draw(logits.expand(shape), gumbel, second, action)
 
+    @property
+    def descends_variance(self) -> bool:
+        """Whether ``loss`` is the estimate's squared norm, so that ``direction`` has a say."""
+        return False
+
     @abstractmethod
     def gradient(
         self,
         draw: Draw,
-        value: Float[Tensor, "*batch"],
+        value: Float[Tensor, "*values"],
         *,
         context: Tensor | None = None,
         f: Objective | None = None,
@@ -134,7 +139,7 @@ class Estimator(nn.Module, ABC):
     def loss(
         self,
         draw: Draw,
-        value: Float[Tensor, "*batch"],
+        value: Float[Tensor, "*values"],
         *,
         context: Tensor | None = None,
         f: Objective | None = None,
@@ -160,7 +165,7 @@ class Estimator(nn.Module, ABC):
     def observe(
         self,
         draw: Draw,
-        value: Float[Tensor, "*batch"],
+        value: Float[Tensor, "*values"],
         *,
         context: Tensor | None = None,
         weight: Tensor | None = None,

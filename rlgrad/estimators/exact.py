@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgrad.estimators.base import Draw, Estimator, Objective, Traits
+from rlgrad.estimators.objective import needed
 
 MOST_CHOICES = 1 << 16
 
@@ -64,9 +65,4 @@ class Exact(Estimator):
         f: Objective | None = None,
     ) -> Float[Tensor, "*batch D A"]:
         """The gradient itself; needs ``f``, which the draw and its value do not replace."""
-        if f is None:
-            raise ValueError(
-                "exact got no f; it needs the objective as a callable at every choice: "
-                "pass f=, or use reinforce where only the value of the choice is known"
-            )
-        return exact_gradient(draw.logits, f)[1]
+        return exact_gradient(draw.logits, needed(f, "exact", "reinforce"))[1]

@@ -151,6 +151,11 @@ class Relax(Estimator):
             head_gain=head_gain,
         )
 
+    @property
+    def descends_variance(self) -> bool:
+        """Always: c is trained on nothing else."""
+        return True
+
     def _slope(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """(c, dc/dz) at z, detached."""
         with torch.enable_grad():
