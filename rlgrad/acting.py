@@ -1,4 +1,4 @@
-"""A network's forward pass for acting on the CPU, in numpy on the tensors' own memory.
+"""The policy for acting: on the CPU in numpy, on the tensors' own memory.
 
 One env step of a few lanes costs dispatch, not arithmetic, and numpy dispatches several times
 faster than torch. Each seed is multiplied by itself, so its bits do not depend on its company.
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlgrad.estimators.networks import SeedMLP
+from rlgrad.normalise import CLIP, Normaliser
 
 # Multiplications per seed and layer; beyond, arithmetic outweighs dispatch and torch is faster.
 MOST_WORK = 1 << 17
@@ -32,14 +33,52 @@ class Forward:
             (bias.numpy(), weight.numpy()) for bias, weight in network.layers(network.flat.detach())
         ]
 
-    def __call__(self, x: Float[Tensor, "S N inputs"]) -> Float[Tensor, "S N outputs"]:
+    def __call__(self, x: Float[np.ndarray, "S N inputs"]) -> Float[np.ndarray, "S N outputs"]:
         """Outputs of all learners."""
         if x.shape[1] > self.most_rows:
-            return self.network(x)
-        y = x.numpy()
+            with torch.no_grad():
+                return self.network(torch.from_numpy(x)).numpy()
+        y = x
         for i, (bias, weight) in enumerate(self.layers):
-            if i > 0:
-                np.tanh(y, out=y) if self.network.activation == "tanh" else np.maximum(y, 0, out=y)
+            if i > 0:  # in place, but never in the input
+                np.tanh(y, out=y) if self.network.tanh else np.maximum(y, 0, out=y)
             y = y @ weight
             y += bias
-        return torch.from_numpy(y[..., : self.network.outputs])
+        return y[..., : self.network.outputs]
+
+
+class Actor:
+    """The policy at observations ``[S, N, F]`` as arrays: logits ``[S, N, D, A]``, no graph.
+
+    Args:
+        policy: network.
+        scale: ``[F]`` fixed factors on observations; None: ``normaliser``.
+        normaliser: of observations.
+        allowed: ``[D, A]`` which categories exist; None: all.
+        shape: (D, A).
+    """
+
+    def __init__(
+        self,
+        policy: SeedMLP,
+        scale: Tensor | None,
+        normaliser: Normaliser | None,
+        allowed: Tensor | None,
+        shape: tuple[int, int],
+    ) -> None:
+        self.forward, self.shape = Forward(policy), shape
+        self.factor = None if scale is None else scale.numpy()
+        self.allowed = None if allowed is None else allowed.numpy()
+        if normaliser is not None:
+            self.mean = normaliser.mean.numpy()[:, None]
+            self.deviation = normaliser.deviation.numpy()[:, None]
+
+    def __call__(self, x: Float[np.ndarray, "S N F"]) -> Float[np.ndarray, "S N D A"]:
+        """Logits; categories that do not exist are -inf."""
+        if self.factor is None:
+            x = ((x - self.mean) / self.deviation).clip(-CLIP, CLIP)
+        else:
+            x = x * self.factor
+        y = self.forward(x)
+        logits = y.reshape(*y.shape[:2], *self.shape)
+        return logits if self.allowed is None else np.where(self.allowed, logits, -np.inf)

@@ -25,6 +25,7 @@ class SeedAdam(nn.Module):
     mean: Tensor
     square: Tensor
     powers: Tensor
+    decays: Tensor
 
     def __init__(
         self, parameter: Tensor, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
@@ -35,6 +36,7 @@ class SeedAdam(nn.Module):
         self.register_buffer("square", torch.zeros_like(parameter.detach()))
         ones = torch.ones(parameter.shape[0], 2, device=parameter.device, dtype=torch.float64)
         self.register_buffer("powers", ones)
+        self.register_buffer("decays", ones.new_tensor([beta1, beta2]), persistent=False)
 
     @torch.no_grad()
     def step(
@@ -44,8 +46,7 @@ class SeedAdam(nn.Module):
         step_size: Float[Tensor, "S 1"],
     ) -> None:
         """Move ``parameter`` against ``gradient``, each seed by its own step size."""
-        self.powers[:, 0] *= self.beta1
-        self.powers[:, 1] *= self.beta2
+        self.powers *= self.decays
         left = (1 - self.powers).to(parameter)
         self.mean.lerp_(gradient, 1 - self.beta1)
         self.square.mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)

@@ -12,6 +12,7 @@ from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlgrad.actions import Actions
 from rlgrad.learner import Learner
 from rlgrad.streams import Purpose, Streams
 
@@ -31,15 +32,20 @@ class Agent:
     Args:
         learner: of one seed.
         observation_space: of one environment, as the environment states it.
-        action_space: Discrete, any start.
+        action_space: Discrete, MultiDiscrete or MultiBinary.
         seed: of the noise of sampled actions.
     """
 
     def __init__(
-        self, learner: Learner, observation_space: Space[Any], action_space: Discrete, seed: int = 0
+        self,
+        learner: Learner,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        seed: int = 0,
     ) -> None:
         self.learner = learner
         self.observation_space, self.action_space = observation_space, action_space
+        self._actions = Actions(action_space)
         self._streams, self._calls = Streams([seed]), 0
 
     def _flat(self, observation: Any) -> tuple[Tensor, bool]:
@@ -63,25 +69,29 @@ class Agent:
         flat = np.stack([np.asarray(flatten(space, row), dtype=np.float32) for row in rows])
         return torch.as_tensor(flat), single
 
-    @torch.no_grad()
     def action_probability(self, observation: Any) -> NDArray[np.float32]:
-        """Probabilities of the actions, ``[n, A]``; n = 1 for a single observation."""
+        """Probabilities of the actions, ``[n, A]``; n = 1 for a single observation.
+
+        For MultiDiscrete and MultiBinary spaces ``[n, D, A]``, factor by factor; categories that a
+        factor does not have get 0.
+        """
         x, _ = self._flat(observation)
         p: NDArray[np.float32] = self._logits(x).softmax(-1).numpy()
-        return p
-
-    def _logits(self, x: Tensor) -> Tensor:
-        device = self.learner.value_scale.device
-        return self.learner.logits(x.to(device).unsqueeze(0))[0, :, 0].cpu()
+        return p[:, 0] if isinstance(self.action_space, Discrete) else p
 
     @torch.no_grad()
+    def _logits(self, x: Tensor) -> Tensor:
+        """``[n, D, A]``."""
+        device = self.learner.value_scale.device
+        return self.learner.logits(x.to(device).unsqueeze(0))[0].cpu()
+
     def predict(
         self,
         observation: Any,
         state: tuple[NDArray[Any], ...] | None = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
-    ) -> tuple[NDArray[np.int64], tuple[NDArray[Any], ...] | None]:
+    ) -> tuple[NDArray[Any], tuple[NDArray[Any], ...] | None]:
         """Actions for one observation or a batch of them.
 
         Args:
@@ -91,14 +101,14 @@ class Agent:
             deterministic: the most probable action instead of a sampled one.
 
         Returns:
-            Actions as the environment takes them, ``[n]`` or a scalar array, and ``state``.
+            Actions as the environment takes them, a batch or one of them, and ``state``.
         """
         x, single = self._flat(observation)
         logits = self._logits(x)
         if not deterministic:
-            n, A = logits.shape
-            noise = self._streams.exponential(Purpose.PREDICT, self._calls, n, A)[0]
-            logits = logits.log_softmax(-1) - noise.log()
+            n, D, A = logits.shape
+            noise = self._streams.exponential(Purpose.PREDICT, self._calls, n, D * A)[0]
+            logits = logits.log_softmax(-1) - noise.log().view(n, D, A)
             self._calls += 1
-        action = (logits.argmax(-1) + int(self.action_space.start)).numpy()
+        action = self._actions.outside(logits.argmax(-1).numpy())
         return (np.asarray(action[0]) if single else action), state

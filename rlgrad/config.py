@@ -49,6 +49,8 @@ class Config:
     """Adam's decay of squared gradients."""
     critic_steps: int = 4
     """Full-batch critic steps per rollout at the full step size; falls with it, to at least 1."""
+    action_critic: bool = False
+    """Learn Q(observation, relaxed action), for estimators that need a differentiable f."""
     estimator_steps: int = 1
     """Steps of the estimator's own networks per rollout, after the gradient is taken."""
     hidden: tuple[int, ...] = (64, 64)

@@ -18,6 +18,14 @@ def entropy(log_p: Float[Tensor, "*batch D A"]) -> Float[Tensor, "*batch"]:
     return -torch.where(p > 0, p * log_p, 0.0).sum((-2, -1))
 
 
+def entropy_slope(logits: Float[Tensor, "*batch D A"]) -> Float[Tensor, "*batch D A"]:
+    """Gradient of each factor's entropy at its logits; zero for masked categories."""
+    log_p = logits.log_softmax(-1)
+    p = log_p.exp()
+    h = -torch.where(p > 0, p * log_p, 0.0).sum(-1, keepdim=True)
+    return torch.where(p > 0, -p * (log_p + h), 0.0)
+
+
 def explained_variance(
     prediction: Float[Tensor, "*batch"], target: Float[Tensor, "*batch"], weight: Tensor
 ) -> Float[Tensor, " S"]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from gymnasium.spaces.utils import flatdim, flatten_space
-from torch import Tensor
+from numpy.typing import NDArray
 
+from rlgrad.actions import Actions
 from rlgrad.agent import Agent
 from rlgrad.errors import UsageError, shown
 from rlgrad.lanes import Lanes
@@ -22,6 +23,7 @@ from rlgrad.preflight import check_memory, observation_factors
 from rlgrad.store import Run, find_run, load_checkpoint, read_run
 from rlgrad.streams import Purpose, Streams, derive
 
+Floats = NDArray[np.float64]
 LONGEST = 2_000  # env steps after which an episode without a time limit is given up
 
 
@@ -51,10 +53,10 @@ class Evaluation:
         return dataclasses.asdict(self)
 
 
-def _score(total: Tensor, length: Tensor, alive: Tensor) -> Score:
+def _score(total: Floats, length: Floats, alive: NDArray[np.bool_]) -> Score:
     return Score(
         float(total.mean()),
-        float(total.std(correction=0)),
+        float(total.std()),
         float(total.min()),
         float(total.max()),
         float(length.mean()),
@@ -63,7 +65,6 @@ def _score(total: Tensor, length: Tensor, alive: Tensor) -> Score:
     )
 
 
-@torch.no_grad()
 def evaluate(
     learner: Learner,
     env_id: str,
@@ -86,24 +87,23 @@ def evaluate(
         stop: polled every step; true gives up, and None is returned.
     """
     lanes = Lanes(make_evaluation(env_id, 2 * episodes, env_kwargs, max_episode_steps))
-    device = learner.value_scale.device
     try:
         x = lanes.reset([derive(seed, Purpose.EVALUATE, 1, lane) for lane in range(2 * episodes)])
-        streams = Streams([seed])
-        total, length = torch.zeros(2 * episodes).double(), torch.zeros(2 * episodes).double()
-        alive = torch.ones(2 * episodes, dtype=torch.bool)
+        streams, act, (D, A) = Streams([seed]), learner.actor(), learner.shape
+        total, length = np.zeros(2 * episodes), np.zeros(2 * episodes)
+        alive = np.ones(2 * episodes, dtype=bool)
         for t in range(time_limit(env_id, max_episode_steps) or LONGEST):
-            logits = learner.acting_logits(x.to(device).unsqueeze(0))[0, :, 0].cpu().log_softmax(-1)
-            noise = streams.exponential(Purpose.EVALUATE, t, episodes, lanes.actions)[0].log()
-            logits[:episodes] -= noise
+            logits = act(x[None])[0]
+            noise = streams.exponential(Purpose.EVALUATE, t, episodes, D * A)[0].log()
+            logits[:episodes] -= noise.numpy().reshape(episodes, D, A)
             step = lanes.step(logits.argmax(-1))
-            total += torch.where(alive, step.reward, 0.0)
+            total += np.where(alive, step.reward, 0.0)
             length += alive
             alive &= ~(step.terminated | step.truncated)
             x = step.observation
             if stop():
                 return None
-            if not bool(alive.any()):
+            if not alive.any():
                 break
     finally:
         lanes.close()
@@ -142,22 +142,22 @@ def load_learner(
 def _empty_learner(run: Run, seed: int, path: Path, counters: dict[str, Any]) -> Learner:
     """A learner as card and environment say; the checkpoint's own numbers must agree."""
     env = make_one(run.env_id, run.env_kwargs, run.config.max_episode_steps)
-    space, actions = flatten_space(env.observation_space), flatdim(env.action_space)
+    space, actions = flatten_space(env.observation_space), Actions(env.action_space)
     features = flatdim(space)
     env.close()
     try:
         scale = observation_factors(space, run.config.observation_scale)
-        check_memory(run.config, features, actions, run.config.num_envs, 1)
+        check_memory(run.config, features, actions.outputs, run.config.num_envs, 1)
     except UsageError as error:
         raise UsageError(f"{run.path}: {error}") from None
-    says = {"features": features, "actions": actions, "observation_scale": scale}
+    says = {"features": features, "actions": list(actions.sizes), "observation_scale": scale}
     for key, value in says.items():
         if counters.get(key) != value:
             raise UsageError(
                 f"{path}: {key} = {shown(counters.get(key))}; {run.env_id} with the run's card "
                 f"has {shown(value)}"
             )
-    return Learner(run.config, features, actions, [seed], scale)
+    return Learner(run.config, features, actions.sizes, [seed], scale)
 
 
 def require_modules(run: Run, given: Sequence[str]) -> None:
@@ -200,7 +200,7 @@ def load(
     learner, seed = load_learner(found, seed)
     env = make_one(found.env_id, found.env_kwargs, found.config.max_episode_steps)
     try:
-        return Agent(learner, env.observation_space, env.action_space, seed)  # type: ignore[arg-type]
+        return Agent(learner, env.observation_space, env.action_space, seed)
     finally:
         env.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,28 +10,29 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlgrad import diagnostics, returns
-from rlgrad.acting import Forward
+from rlgrad.acting import Actor
 from rlgrad.adam import SeedAdam
 from rlgrad.config import Config
-from rlgrad.errors import UsageError
-from rlgrad.estimators import build
-from rlgrad.estimators.base import Draw, inner
+from rlgrad.critics import Critic
+from rlgrad.estimators import build, one_hot
+from rlgrad.estimators.base import Draw, Objective
 from rlgrad.estimators.networks import SeedMLP
-from rlgrad.estimators.statistics import RunningMean, weighted_mean
+from rlgrad.estimators.passes import Trace
+from rlgrad.estimators.statistics import RunningMean
 from rlgrad.normalise import Normaliser
-from rlgrad.preflight import estimator_options
+from rlgrad.preflight import check_needs, estimator_options
 from rlgrad.pullback import direction
 from rlgrad.rollout import Rollout
 from rlgrad.streams import Purpose, Streams
 
 
 class Learner(nn.Module):
-    """Policy, critic, estimator and optimisers for S seeds; every tensor's first axis is S.
+    """Policy, critics, estimator and optimisers for S seeds; every tensor's first axis is S.
 
     Args:
         config: hyperparameters.
         features: F, width of the flattened observation.
-        actions: A.
+        actions: categories of each of the D factors of an action; (A,) for a Discrete space.
         seeds: S seeds, from which the initial parameters are drawn.
         scale: fixed factors on the F features; None: running normalisation.
         device: where everything lives.
@@ -43,33 +44,25 @@ class Learner(nn.Module):
         self,
         config: Config,
         features: int,
-        actions: int,
+        actions: Sequence[int],
         seeds: Sequence[int],
         scale: Sequence[float] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
-        S = len(seeds)
-        self.config, self.features, self.actions, self.seeds = config, features, actions, S
+        S, D, A = len(seeds), len(actions), max(actions)
+        self.config, self.features, self.seeds, self.shape = config, features, S, (D, A)
         self.policy = SeedMLP(
-            features, actions, config.hidden, S, activation=config.activation, head_gain=0.01
+            features, D * A, config.hidden, S, activation=config.activation, head_gain=0.01
         )
-        self.critic = (
-            None
-            if config.signal == "return-to-go"
-            else SeedMLP(features, 1, config.hidden, S, activation=config.activation, head_gain=0.0)
-        )
-        self.estimator = build(
-            config.estimator, 1, actions, features, S, **estimator_options(config)
-        )
-        traits = self.estimator.traits
-        if traits.values > 1 or traits.enumerable or traits.differentiable:
-            raise UsageError(
-                f"estimator {config.estimator} needs more of f than its value at the action taken, "
-                "and an environment gives no more: use reinforce, learned or relax"
-            )
+        self.critic = None if config.signal == "return-to-go" else Critic(features, config, S)
+        self.action_critic = Critic(features + D * A, config, S) if config.action_critic else None
+        self.estimator = build(config.estimator, D, A, features, S, **estimator_options(config))
+        check_needs(config, self.estimator.traits)
         self.normaliser = Normaliser(S, features) if scale is None else None
         self._scale = None if scale is None else torch.tensor(scale, device=device)
+        allowed = torch.arange(A) < torch.tensor(actions).unsqueeze(1)
+        self._allowed = None if bool(allowed.all()) else allowed.to(device)
         self.register_buffer("value_scale", torch.full((S, 1), config.value_scale or 1.0))
         self.squares = RunningMean(1, S, 0.99) if config.value_scale == 0 else None
         streams = Streams(seeds)
@@ -77,24 +70,19 @@ class Learner(nn.Module):
             width = network.flat.shape[1]
             network.initialise(streams.uniform(Purpose.INITIALISE, i, 1, width).squeeze(1))
         self.to(device)
-        on_cpu = self.policy.flat.is_cpu
-        self._forward: Any = Forward(self.policy) if on_cpu else self.policy
-        self.policy_adam = self._adam(self.policy.flat)
-        self.critic_adam = None if self.critic is None else self._adam(self.critic.flat)
-        adams = [self._adam(p) for p in self.estimator.parameters()]
-        self.estimator_adams: Any = nn.ModuleList(adams)
+        self.policy_adam = SeedAdam(self.policy.flat, beta2=config.adam_beta2)
+        self.estimator_adams: Any = nn.ModuleList(
+            SeedAdam(each, beta2=config.adam_beta2) for each in self.estimator.parameters()
+        )
 
     def networks(self) -> list[SeedMLP]:
-        """Policy, critic and the estimator's own; all see the observation first."""
+        """Policy, critics and the estimator's own; all see the observation first."""
         return [module for module in self.modules() if isinstance(module, SeedMLP)]
 
     def finite(self) -> Tensor:
         """Which seeds' parameters are all finite, ``[S]`` bool."""
         rows = [p.detach().flatten(1).sum(1) for p in self.parameters()]
         return torch.stack(rows).isfinite().all(0)
-
-    def _adam(self, parameter: Tensor) -> SeedAdam:
-        return SeedAdam(parameter, beta2=self.config.adam_beta2)
 
     def see(self, observation: Float[Tensor, "S *batch F"]) -> Float[Tensor, "S *batch F"]:
         """Observations as the networks see them: scaled or normalised."""
@@ -103,20 +91,32 @@ class Learner(nn.Module):
         assert self.normaliser is not None
         return self.normaliser(observation)
 
-    def logits(self, observation: Float[Tensor, "S *batch F"]) -> Float[Tensor, "S *batch 1 A"]:
+    def _as_logits(self, output: Tensor, batch: Sequence[int]) -> Tensor:
+        """Outputs of the policy as ``[*batch, D, A]``; categories that do not exist are -inf."""
+        D, A = self.shape
+        logits = output[..., : D * A].reshape(*batch, D, A)
+        return logits if self._allowed is None else logits.where(self._allowed, -torch.inf)
+
+    def logits(self, observation: Float[Tensor, "S *batch F"]) -> Float[Tensor, "S *batch D A"]:
         """The policy at raw observations."""
-        return self.policy(self.see(observation)).unsqueeze(-2)
+        return self._as_logits(self.policy(self.see(observation)), observation.shape[:-1])
+
+    def actor(self) -> Callable[[Any], Any]:
+        """The policy for acting: raw observations ``[S, N, F]`` -> logits ``[S, N, D, A]``.
+
+        It takes and gives numpy arrays, or tensors if it is given tensors; no graph is kept.
+        """
+        if self.policy.flat.is_cpu:
+            return Actor(self.policy, self._scale, self.normaliser, self._allowed, self.shape)
+
+        @torch.no_grad()
+        def act(observation: Any) -> Any:
+            logits = self.logits(torch.as_tensor(observation, device=self.value_scale.device))
+            return logits if isinstance(observation, Tensor) else logits.cpu().numpy()
+
+        return act
 
     @torch.no_grad()
-    def acting_logits(self, observation: Float[Tensor, "S N F"]) -> Float[Tensor, "S N 1 A"]:
-        """The same without a graph, by the fastest way for a few lanes."""
-        return self._forward(self.see(observation)).unsqueeze(-2)
-
-    def value(self, seen: Float[Tensor, "S *batch F"]) -> Float[Tensor, "S *batch"]:
-        """The critic at seen observations, in units of the value scale."""
-        assert self.critic is not None
-        return self.critic(seen).squeeze(-1)
-
     def update(
         self,
         rollout: Rollout,
@@ -129,9 +129,9 @@ class Learner(nn.Module):
 
         Args:
             rollout: S seeds.
-            second: ``[S, T, N, 1, A]`` Exp(1) noise for relaxed estimators.
+            second: ``[S, T, N, D, A]`` Exp(1) noise for relaxed estimators.
             share: ``[S, 1]`` of the full step sizes.
-            critic_steps: full-batch steps of the critic.
+            critic_steps: full-batch steps of the critics.
             measure: whether to compute the numbers that are logged; changes no other bit.
 
         Returns:
@@ -140,42 +140,58 @@ class Learner(nn.Module):
         c, weight = self.config, rollout.valid.to(torch.float32)
         seen = self.see(torch.cat([rollout.observation, rollout.last.unsqueeze(1)], 1))
         x = seen[:, :-1].contiguous()
-        value = None if self.critic is None else self.value(seen)
-        credit, target = self._credit(rollout, value)
-        logits = self.policy(x).unsqueeze(-2)
+        valued = None if self.critic is None else self.critic.network.trace(seen)
+        credit, target = self._credit(rollout, valued)
+        policy = self.policy.trace(x)
+        logits = self._as_logits(policy.output, x.shape[:-1])
         draw = Draw(logits, rollout.gumbel, second, rollout.action)
-        u = self.estimator.gradient(draw, credit, context=x)
+        f = self._action_value(x)
+        u = self.estimator.gradient(draw, credit, context=x, f=f)
         numbers = {}
         if measure:
             numbers = diagnostics.update_numbers(self.policy, x, draw, credit, u, weight)
             if self.estimator.traits.control_variate:
                 numbers |= diagnostics.control_variate(draw, credit, u, weight)
-            if value is not None:
-                numbers |= diagnostics.critic_numbers(value[:, :-1].detach(), target, weight)
+            if valued is not None:
+                value = target - credit
+                numbers |= diagnostics.critic_numbers(value, target, weight)
         along = u
         if self.estimator.descends_variance:
             along = direction(c.objective, self.policy, x, u * weight[..., None, None])
-        norm = self._step_policy(draw, u, weight, share * c.learning_rate)
+        norm = self._step_policy(policy, logits, u, weight, share * c.learning_rate)
         if measure:
             numbers["gradient/norm"] = norm
-        if value is not None:
-            self._step_critic(seen, value, target, weight, share, critic_steps)
-        self._step_estimator(draw, credit, x, along, weight, share * c.estimator_learning_rate)
+        step_size = share * c.critic_learning_rate
+        if self.critic is not None:
+            beyond = torch.zeros_like(rollout.last[..., 0]).unsqueeze(1)  # the last row has no step
+            goal, counts = torch.cat([target, beyond], 1), torch.cat([weight, beyond], 1)
+            self.critic.fit(seen, goal, counts, step_size, critic_steps, valued)
+        if self.action_critic is not None:
+            chosen = torch.cat([x, one_hot(draw).flatten(-2)], -1)
+            self.action_critic.fit(chosen, credit, weight, step_size, critic_steps)
+        self._step_estimator(draw, credit, x, f, along, weight, share * c.estimator_learning_rate)
         self._adapt(rollout, target)
         return numbers
 
-    @torch.no_grad()
-    def _credit(self, rollout: Rollout, value: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _action_value(self, x: Float[Tensor, "S *batch F"]) -> Objective | None:
+        """The critic of relaxed actions at seen observations, the differentiable f of an agent."""
+        if self.action_critic is None:
+            return None
+        critic = self.action_critic
+        return lambda action: critic(torch.cat([x, action.flatten(-2)], -1))
+
+    def _credit(self, rollout: Rollout, valued: Trace | None) -> tuple[Tensor, Tensor]:
         """(credit of each action, target of the critic) ``[S, T, N]``, in value scales."""
         c, scale = self.config, self.value_scale.unsqueeze(-1)
         reward = rollout.reward / scale
-        if value is None:
+        if valued is None or self.critic is None:
             credit = returns.return_to_go(reward, rollout.terminated | rollout.truncated, c.gamma)
             return credit, credit
-        value = value.detach()
+        S, T, N = reward.shape
+        value = valued.output[..., 0].reshape(S, T + 1, N)
         following = value[:, 1:]
         if rollout.final is not None:
-            ended = self.value(self.see(rollout.final))
+            ended = self.critic(self.see(rollout.final))
             following = torch.where(rollout.truncated, ended, following)
         flags = reward, value[:, :-1], following, rollout.terminated, rollout.truncated
         if c.signal == "gae":
@@ -184,7 +200,6 @@ class Learner(nn.Module):
             credit = returns.n_step(*flags, c.gamma, c.n_step)
         return credit, credit + value[:, :-1]
 
-    @torch.no_grad()
     def _adapt(self, rollout: Rollout, target: Tensor) -> None:
         """Renew running statistics, after all steps, and rebase the networks to keep functions."""
         if self.normaliser is not None:
@@ -194,60 +209,46 @@ class Learner(nn.Module):
             self.squares.update((raw * raw).unsqueeze(-1), rollout.valid)
             scale = self.squares.mean.sqrt().clamp(min=1e-8)
             factor = self.value_scale / scale
-            if self.critic is not None:
-                self.critic.rescale(factor)
+            for critic in (self.critic, self.action_critic):
+                if critic is not None:
+                    critic.network.rescale(factor)
             self.estimator.rescale(factor)
             self.value_scale.copy_(scale)
 
-    def _step_policy(self, draw: Draw, u: Tensor, weight: Tensor, step_size: Tensor) -> Tensor:
+    def _step_policy(
+        self, policy: Trace, logits: Tensor, u: Tensor, weight: Tensor, step_size: Tensor
+    ) -> Tensor:
         """Ascend the mean of u over valid rows; returns each seed's gradient norm ``[S]``."""
-        count = weight.flatten(1).sum(1).clamp(min=1.0).view(-1, 1, 1, 1, 1)
         ascent = u
         if self.config.entropy_coef:
-            log_p = draw.logits.detach().log_softmax(-1)
-            p, h = log_p.exp(), diagnostics.entropy(log_p)[..., None, None]
-            slope = torch.where(p > 0, -p * (log_p + h), 0.0)
-            ascent = u + self.config.entropy_coef * slope
+            ascent = u + self.config.entropy_coef * diagnostics.entropy_slope(logits)
+        count = weight.flatten(1).sum(1).clamp(min=1.0).view(-1, 1, 1, 1, 1)
         descent = -(ascent * weight[..., None, None]) / count
-        # A scalar: torch imports sympy (half a second) when gradients of a tensor are handed in.
-        (gradient,) = torch.autograd.grad(inner(draw.logits, descent), self.policy.flat)
+        gradient = policy.parameters(descent.reshape(*policy.output.shape[:2], -1))
         norm = (gradient * gradient).sum(-1).sqrt()
         if self.config.max_grad_norm:
             gradient = gradient * (self.config.max_grad_norm / norm).clamp(max=1.0).unsqueeze(1)
         self.policy_adam.step(self.policy.flat, gradient, step_size)
         return norm
 
-    def _step_critic(
-        self, seen: Tensor, value: Tensor, target: Tensor, weight: Tensor, share: Tensor, steps: int
-    ) -> None:
-        """Regress the critic on its targets; the first step reuses the credit's forward pass."""
-        assert self.critic is not None
-        assert self.critic_adam is not None
-        for i in range(steps):
-            prediction = (value if i == 0 else self.value(seen))[:, :-1]
-            loss = weighted_mean(0.5 * (prediction - target) ** 2, weight, self.seeds)
-            (gradient,) = torch.autograd.grad(loss, self.critic.flat)
-            step_size = share * self.config.critic_learning_rate
-            self.critic_adam.step(self.critic.flat, gradient, step_size)
-
     def _step_estimator(
         self,
         draw: Draw,
         credit: Tensor,
         x: Tensor,
+        f: Objective | None,
         along: Tensor,
         weight: Tensor,
         step_size: Tensor,
     ) -> None:
         """Train the estimator's own parameters, after its gradient: before would bias it."""
         parameters = list(self.estimator.parameters())
-        draw = draw._replace(logits=draw.logits.detach())
         for i in range(self.config.estimator_steps if parameters else 0):
             # The first step knows the direction; later ones take that of the moved parameters.
             known = along if i == 0 or self.config.objective != "logits" else None
-            loss = self.estimator.loss(draw, credit, context=x, direction=known, weight=weight)
-            assert loss is not None
-            gradients = torch.autograd.grad(loss, parameters)
+            gradients = self.estimator.loss_gradients(
+                draw, credit, context=x, f=f, direction=known, weight=weight
+            )
             for parameter, gradient, adam in zip(
                 parameters, gradients, self.estimator_adams, strict=True
             ):

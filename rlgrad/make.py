@@ -1,4 +1,4 @@
-"""From an environment id to a vector environment with Box observations and Discrete actions."""
+"""From an environment id to a vector environment with Box observations and discrete actions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from rlgrad.simulators import SIMULATORS
 from rlgrad.streams import Purpose, derive
 
 _SUPPORTED = (
-    "supported are Discrete actions and Box, Discrete, MultiDiscrete, MultiBinary, Tuple or Dict "
-    "observations"
+    "supported are Discrete, MultiDiscrete and MultiBinary actions, and Box, Discrete, "
+    "MultiDiscrete, MultiBinary, Tuple or Dict observations"
 )
 
 
@@ -83,7 +83,7 @@ def spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
 
 def check_spaces(env_id: str, observation: Space[Any], action: Space[Any]) -> None:
     """Refuse what the agents cannot serve, and say what they can."""
-    if not isinstance(action, Discrete):
+    if not isinstance(action, (Discrete, MultiDiscrete, MultiBinary)):
         kind = "continuous" if isinstance(action, Box) else "unsupported"
         raise UsageError(f"{env_id} has a {kind} action space {action}; {_SUPPORTED}")
     members = [observation]

@@ -12,7 +12,7 @@ import torch
 
 from rlgrad.config import ESTIMATOR_OPTIONS, Config
 from rlgrad.errors import UsageError
-from rlgrad.estimators import options
+from rlgrad.estimators import Traits, options
 
 
 def choose_device(wanted: str, simulated: bool, lanes: int) -> tuple[torch.device, str]:
@@ -94,3 +94,22 @@ def estimator_options(config: Config) -> dict[str, object]:
     if "hidden" in known:
         chosen["hidden"] = config.hidden
     return chosen
+
+
+def check_needs(config: Config, traits: Traits) -> None:
+    """Refuse an estimator that needs more of f than an environment gives.
+
+    Raises:
+        UsageError: with what to use instead.
+    """
+    name = config.estimator
+    if traits.values > 1 or traits.enumerable:
+        raise UsageError(
+            f"estimator {name} needs f at more than the action taken, and an environment gives "
+            "no more: use reinforce, learned or relax"
+        )
+    if traits.differentiable and not config.action_critic:
+        raise UsageError(
+            f"estimator {name} needs a differentiable f, and an environment is none: add "
+            "--action-critic to learn one, Q(observation, relaxed action), or use relax"
+        )

@@ -25,6 +25,7 @@ def _by_lane(x: Tensor) -> Tensor:
     return x.transpose(1, 2).contiguous().view(S * N, T, -1)
 
 
+@torch.no_grad()
 def parameter_gradients(
     policy: SeedMLP,
     x: Float[Tensor, "S T N F"],
@@ -41,12 +42,8 @@ def parameter_gradients(
         lanes: whether lanes are kept apart.
     """
     flat, rows = _groups(policy, x, lanes)
-    grouped = _by_lane(u) if lanes else u.reshape(*rows.shape[:2], -1)
-    with torch.enable_grad():
-        flat = flat.requires_grad_()
-        # A scalar: torch imports sympy (half a second) when gradients of a tensor are handed in.
-        (gradient,) = torch.autograd.grad((policy(rows, flat) * grouped).sum(), flat)
-    return gradient
+    grouped = _by_lane(u) if lanes else u
+    return policy.trace(rows, flat).parameters(grouped.reshape(*rows.shape[:2], -1))
 
 
 @torch.no_grad()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -36,80 +37,93 @@ class Rollout(NamedTuple):
     """``[S, T, N]`` bool."""
 
 
-Policy = Callable[[Tensor], Tensor]
-"""Observations ``[S, N, F]`` -> logits ``[S, N, D, A]``."""
+Policy = Callable[[Any], Any]
+"""Observations ``[S, N, F]`` -> logits ``[S, N, D, A]``, arrays of the lanes' library."""
 
 
-def _assemble(
-    observations: Sequence[Tensor],
-    actions: Sequence[Tensor],
-    gumbel: Tensor,
-    steps: Sequence[Step],
-    valid: Sequence[Tensor],
-    shape: tuple[int, int, int],
-) -> Rollout:
-    """Stack T steps, padding to the static length with rows that do not count."""
-    S, T, N = shape
+class _Store:
+    """Rows of T steps, written one by one; rows that are never written are zero and do not count.
 
-    def stack(rows: Sequence[Tensor]) -> Tensor:
-        stacked = torch.stack([row.view(S, N, *row.shape[1:]) for row in rows], 1)
-        if len(rows) == T:
-            return stacked
-        return torch.cat([stacked, stacked.new_zeros(S, T - len(rows), *stacked.shape[2:])], 1)
+    Args:
+        xp: numpy or torch.
+        shape: (S, T, N).
+        F: features.
+        D: factors of an action.
+        where: keyword arguments for the library's constructors.
+    """
 
-    truncated = stack([step.truncated for step in steps])
-    return Rollout(
-        stack(observations[:-1]),
-        observations[-1].view(S, N, -1),
-        stack([step.final for step in steps]) if bool(truncated.any()) else None,
-        stack(actions),
-        gumbel,
-        stack([step.reward for step in steps]),
-        stack([step.terminated for step in steps]),
-        truncated,
-        stack(valid),
-    )
+    def __init__(self, xp: Any, shape: tuple[int, int, int], F: int, D: int, **where: Any) -> None:
+        self.lanes = shape[0], shape[2]
+        self.observation = xp.zeros((*shape, F), dtype=xp.float32, **where)
+        self.final = xp.zeros((*shape, F), dtype=xp.float32, **where)
+        self.action = xp.zeros((*shape, D), dtype=xp.int64, **where)
+        self.reward = xp.zeros(shape, dtype=xp.float32, **where)
+        self.flags = xp.zeros((3, *shape), dtype=xp.bool, **where)
+
+    def write(self, t: int, observation: Any, action: Any, step: Step, counts: Any) -> None:
+        """Row t: what was seen and done, what came of it ``[L, ...]``, which lanes count."""
+        S, N = self.lanes
+        self.observation[:, t] = observation.reshape(S, N, -1)
+        self.action[:, t] = action
+        self.final[:, t] = step.final.reshape(S, N, -1)
+        self.reward[:, t] = step.reward.reshape(S, N)
+        for i, flag in enumerate((step.terminated, step.truncated, counts)):
+            self.flags[i, :, t] = flag.reshape(S, N)
 
 
 @torch.no_grad()
 def collect(
     lanes: Lanes,
     policy: Policy,
-    observation: Tensor,
-    gumbel: Tensor,
-    alive: Tensor | None = None,
-) -> tuple[Rollout, Tensor]:
+    observation: Any,
+    gumbel: Float[Tensor, "S T N D A"],
+    alive: Any = None,
+) -> tuple[Rollout, Any]:
     """Act for T steps in all lanes.
 
     Args:
         lanes: L = S x N lanes, seed by seed.
         policy: logits of observations; a shift by their normaliser does not change the argmax.
-        observation: ``[L, F]`` to start from.
-        gumbel: ``[S, T, N, D, A]`` noise, which sets T.
+        observation: ``[L, F]`` to start from, an array of the lanes' library.
+        gumbel: ``[S, T, N, D, A]`` noise, which sets T and the rollout's device.
         alive: ``[L]`` bool for whole episodes: a lane counts up to the end of its episode, and the
             collection ends early where none is left; None: every step counts.
 
     Returns:
         The rollout, and the observation ``[L, F]`` to go on from.
     """
-    S, T, N = gumbel.shape[:3]
-    observations, actions, steps, valid = [observation], [], [], []
-    everything = torch.ones(S * N, dtype=torch.bool, device=observation.device)
-    for noise in gumbel.unbind(1):
-        action = (policy(observation.view(S, N, -1)) + noise).argmax(-1)
-        step = lanes.step(action.view(S * N))
+    S, T, N, D, _ = gumbel.shape
+    xp, L = lanes.xp, S * N
+    where = {"device": gumbel.device} if xp is torch else {}
+    noise = gumbel if xp is torch else gumbel.cpu().numpy()
+    store = _Store(xp, (S, T, N), lanes.features, D, **where)
+    everything = xp.ones(L, dtype=xp.bool, **where)
+    for t in range(T):
+        action = (policy(observation.reshape(S, N, -1)) + noise[:, t]).argmax(-1)
+        step = lanes.step(action.reshape(L, D))
+        counts = alive if alive is not None else everything if step.valid is None else step.valid
+        store.write(t, observation, action, step, counts)
         observation = step.observation
-        counts = everything if step.valid is None else step.valid
         if alive is not None:
-            counts = alive
             alive = alive & ~(step.terminated | step.truncated)
-        observations.append(observation)
-        actions.append(action.view(S * N, -1))
-        steps.append(step)
-        valid.append(counts)
-        if alive is not None and not bool(alive.any()):
-            break
-    rollout = _assemble(observations, actions, gumbel, steps, valid, (S, T, N))
+            if not alive.any():
+                break
+
+    def tensor(x: Any) -> Tensor:
+        return torch.as_tensor(x, device=gumbel.device)
+
+    terminated, truncated, valid = tensor(store.flags).unbind(0)
+    rollout = Rollout(
+        tensor(store.observation),
+        tensor(observation).reshape(S, N, -1).clone(),
+        tensor(store.final) if bool(store.flags[1].any()) else None,
+        tensor(store.action),
+        gumbel,
+        tensor(store.reward),
+        terminated,
+        truncated,
+        valid,
+    )
     return rollout, observation
 
 

@@ -160,7 +160,7 @@ class Session:
             "steps": steps,
             "seeds": list(self.run.seeds),
             "features": trainer.lanes.features,
-            "actions": trainer.lanes.actions,
+            "actions": list(trainer.lanes.actions.sizes),
             "observation_scale": trainer.scale,
         }
         path = store.save_checkpoint(self.run, trainer.learner.state_dict(), counters)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from gymnasium.spaces.utils import flatdim
 from torch import Tensor
 
+from rlgrad.actions import Actions
 from rlgrad.cards import Resolved
 from rlgrad.errors import UsageError
 from rlgrad.lanes import Lanes
@@ -65,12 +67,17 @@ class Trainer:
         )
         self.scale = scale
         self.learner = Learner(
-            self.config, self.lanes.features, self.lanes.actions, self.seeds, scale, self.device
+            self.config,
+            self.lanes.features,
+            self.lanes.actions.sizes,
+            self.seeds,
+            scale,
+            self.device,
         )
         self.episodes = Episodes(S, N)
         self.outcomes = [Outcome(seed) for seed in self.seeds]
         self.iteration = 0
-        self._observation: Tensor | None = None
+        self._observation: Any = None
         self.notes = self._notes()
         self._state = list(self.learner.state_dict().values())
         self._kept = [tensor.clone() for tensor in self._state]
@@ -87,12 +94,12 @@ class Trainer:
         self.length = limit if self.whole and limit is not None else c.num_steps
         one = make_one(card.id, card.kwargs, c.max_episode_steps)
         lanes = len(self.seeds) * c.num_envs
-        features, actions = flatdim(one.observation_space), flatdim(one.action_space)
-        check_memory(c, features, actions, lanes, self.length)
+        outputs = Actions(one.action_space).outputs
+        check_memory(c, flatdim(one.observation_space), outputs, lanes, self.length)
         one.close()
         self.device, self.why_device = choose_device(self.options.device, is_simulated(card), lanes)
         env = make_training(card, lanes, c.max_episode_steps, self.device)
-        self.lanes = Lanes(env, self.device)
+        self.lanes = Lanes(env)
 
     def _notes(self) -> list[str]:
         """What the user should hear about how flags are taken."""
@@ -114,9 +121,9 @@ class Trainer:
         """Which seeds still train."""
         return [outcome.status == "running" for outcome in self.outcomes]
 
-    def _collect(self, observation: Tensor | None) -> tuple[Rollout, Tensor]:
+    def _collect(self, observation: Any) -> tuple[Rollout, Any]:
         """The next rollout; whole episodes start from seeds of their own iteration."""
-        S, N, T, A = len(self.seeds), self.config.num_envs, self.length, self.lanes.actions
+        N = self.config.num_envs
         if observation is None or self.whole:
             observation = self.lanes.reset(
                 [
@@ -125,25 +132,29 @@ class Trainer:
                     for lane in range(N)
                 ]
             )
-        noise = self.streams.exponential(Purpose.ACTION, self.iteration, N, T * A)
-        gumbel = -noise.log().view(S, N, T, 1, A).transpose(1, 2)
-        alive = None
+        gumbel = -self._noise(Purpose.ACTION).log()
+        alive: Any = None
         if self.whole:
-            active = torch.tensor(self.active, device=self.device)
-            alive = active.repeat_interleave(N)
-        return collect(self.lanes, self.learner.acting_logits, observation, gumbel, alive)
+            alive = np.repeat(self.active, N)
+            if self.lanes.xp is torch:
+                alive = torch.as_tensor(alive, device=self.device)
+        return collect(self.lanes, self.learner.actor(), observation, gumbel, alive)
+
+    def _noise(self, purpose: Purpose) -> Tensor:
+        """This iteration's Exp(1) noise ``[S, T, N, D, A]`` for a purpose."""
+        S, N, T, (D, A) = len(self.seeds), self.config.num_envs, self.length, self.learner.shape
+        noise = self.streams.exponential(purpose, self.iteration, N, T * D * A)
+        return noise.view(S, N, T, D, A).transpose(1, 2)
 
     def _update(self, rollout: Rollout, measure: bool) -> dict[str, Tensor]:
         """Train on a rollout; frozen seeds keep their bits, diverged ones their last good."""
-        S, N, T, A = len(self.seeds), self.config.num_envs, self.length, self.lanes.actions
         second = rollout.gumbel  # unused, unless the estimator relaxes the choice
         if self.learner.estimator.traits.one_pass:
-            noise = self.streams.exponential(Purpose.RELAXATION, self.iteration, N, T * A)
-            second = noise.view(S, N, T, 1, A).transpose(1, 2)
+            second = self._noise(Purpose.RELAXATION)
         shares = [[self.share(outcome.steps)] for outcome in self.outcomes]
         share = torch.tensor(shares, device=self.device)
         # From the iteration alone, so that a seed takes as many critic steps alone as among others.
-        nominal = self.share(self.iteration * N * T)
+        nominal = self.share(self.iteration * self.config.num_envs * self.length)
         critic_steps = max(1, round(self.config.critic_steps * nominal))
         for kept, now in zip(self._kept, self._state, strict=True):
             kept.copy_(now)

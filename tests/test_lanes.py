@@ -129,7 +129,7 @@ def check_tables(lanes, mode, steps=30):
     for _ in range(steps):
         # Where the row will be a reset the action is ignored: send one that would show.
         chosen = [2 if o else act(x) for x, o in zip(observation.tolist(), over, strict=True)]
-        step = lanes.step(torch.tensor(chosen))
+        step = lanes.step(np.array(chosen)[:, None])
         observation = step.observation
         valid = [True] * lanes.count if step.valid is None else step.valid.tolist()
         columns = [x.tolist() for x in step[:5]]
@@ -160,17 +160,17 @@ def test_steps_where_final_observations_are_one_array():
 def test_a_second_reset_forgets_which_episodes_had_ended():
     lanes = make(AutoresetMode.NEXT_STEP, scripts=[1])
     lanes.reset([0])
-    assert bool(lanes.step(torch.tensor([0])).terminated)
+    assert bool(lanes.step(np.array([[0]])).terminated)
     lanes.reset([0])
-    step = lanes.step(torch.tensor([1]))
+    step = lanes.step(np.array([[1]]))
     assert step.valid is None or bool(step.valid.all())
     assert step.observation.tolist() == [[1, 1, 1 + START, 1]]
 
 
 def policy(observation):
-    episode, time = observation[..., 0].long(), observation[..., 1].long()
+    episode, time = observation[..., 0].astype(int), observation[..., 1].astype(int)
     action = (2 * time + episode) % ACTIONS
-    return torch.nn.functional.one_hot(action, ACTIONS).float().unsqueeze(-2)
+    return np.eye(ACTIONS, dtype=np.float32)[action][..., None, :]
 
 
 def silence(steps):
@@ -204,8 +204,8 @@ def test_collected_steps_are_the_same_transitions_in_every_mode(mode):
         before = observation
         rollout, observation = collect(lanes, policy, observation, silence(steps))
         assert rollout.observation.shape == (2, steps, 2, 4)
-        assert torch.equal(rollout.observation[:, 0].flatten(0, 1), before)
-        assert torch.equal(rollout.last.flatten(0, 1), observation)
+        assert np.array_equal(rollout.observation[:, 0].flatten(0, 1), before)
+        assert np.array_equal(rollout.last.flatten(0, 1), observation)
         assert (rollout.final is None) == (not bool(rollout.truncated.any()))
         if mode is not AutoresetMode.NEXT_STEP:
             assert bool(rollout.valid.all())
@@ -221,7 +221,7 @@ def test_collected_steps_are_the_same_transitions_in_every_mode(mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_collected_whole_episodes(mode):
     lanes = make(mode)
-    alive = torch.tensor([True, True, True, False])  # the last lane is of a frozen seed
+    alive = np.array([True, True, True, False])  # the last lane is of a frozen seed
     for static in (10, LONGEST):
         first = lanes.reset(range(4))
         rollout, _ = collect(lanes, policy, first, silence(static), alive)
@@ -276,7 +276,7 @@ def test_episode_statistics_are_those_of_a_naive_loop(mode):
 def test_whole_episodes_are_counted_without_what_was_left_unfinished():
     lanes, episodes = make(AutoresetMode.SAME_STEP), Episodes(2, 2)
     for steps in (2, 9):  # after two steps lanes 0 and 2 are inside an episode
-        alive = None if steps == 2 else torch.tensor([True, False, True, False])
+        alive = None if steps == 2 else np.array([True, False, True, False])
         rollout, _ = collect(lanes, policy, lanes.reset(range(4)), silence(steps), alive)
         episodes.add(rollout, whole=True)
     assert episodes.recent[0][-1] == (1.0, 1)  # lane 0's second episode alone
@@ -286,7 +286,7 @@ def test_whole_episodes_are_counted_without_what_was_left_unfinished():
 
 def test_spaces_are_refused_that_only_make_can_flatten():
     discrete = gymnasium.make_vec("FrozenLake-v1", num_envs=1)
-    with pytest.raises(UsageError, match=r"expected Box and Discrete: use rlgrad\.make"):
+    with pytest.raises(UsageError, match=r"expected Box and Discrete, .*: use rlgrad\.make"):
         Lanes(discrete)
 
 
@@ -335,7 +335,7 @@ def test_gymnasiums_lanes_depend_on_their_seed_alone(mode):
         for _ in range(80):
             for lane in np.flatnonzero(fresh):
                 found[lane].append(tuple(x[lane].tolist()))
-            step = lanes.step(torch.ones(len(seeds), dtype=torch.int64))
+            step = lanes.step(np.ones((len(seeds), 1), dtype=np.int64))
             done = (step.terminated | step.truncated).tolist()
             if mode is AutoresetMode.NEXT_STEP:
                 fresh = [False] * len(seeds) if step.valid is None else (~step.valid).tolist()

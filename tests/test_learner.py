@@ -44,7 +44,7 @@ def randn(*shape, seed=0):
 def make(scale=SCALE, **config):
     """A learner all of whose networks are far from their zero heads."""
     config = {"hidden": (8, 8), "value_scale": 5.0, "gamma": 0.9, **config}
-    learner = Learner(Config(**config), F, A, list(range(S)), scale).double()
+    learner = Learner(Config(**config), F, [A], list(range(S)), scale).double()
     with torch.no_grad():
         for i, parameter in enumerate(learner.parameters()):
             parameter.add_(0.3 * randn(*parameter.shape, seed=50 + i))
@@ -91,7 +91,7 @@ def update(learner, rollout, *, share=1.0, critic_steps=1, measure=False):
 
     watch("policy", learner.policy_adam)
     if learner.critic is not None:
-        watch("critic", learner.critic_adam)
+        watch("critic", learner.critic.adam)
     for adam in learner.estimator_adams:
         watch("estimator", adam)
     shares = torch.full((S, 1), share, dtype=torch.float64)
@@ -110,10 +110,10 @@ def credit_by_hand(learner, rollout):
             credit[at[0], :, at[1]] = double(naive_return(r, done, c.gamma))
         return credit, credit
     with torch.no_grad():
-        value = learner.value(learner.see(rollout.observation))
+        value = learner.critic(learner.see(rollout.observation))
         after = torch.cat([rollout.observation[:, 1:], rollout.last.unsqueeze(1)], 1)
         after = after if rollout.final is None else rollout.final
-        following = learner.value(learner.see(after))
+        following = learner.critic(learner.see(after))
     rows = reward, value, following, rollout.terminated, rollout.truncated
     for at, lane in each_lane(*rows):
         if c.signal == "gae":
@@ -165,12 +165,12 @@ def test_critic_regresses_on_credit_plus_value(signal, truncated):
     given, _ = update(copy.deepcopy(learner), rollout, critic_steps=3)
     assert len(given["critic"]) == 3
     for gradient in given["critic"]:  # every step on the same targets, at the moved critic
-        error = learner.value(learner.see(rollout.observation)) - target
+        error = learner.critic(learner.see(rollout.observation)) - target
         loss = 0.5 * mean_of_valid(error**2, rollout)
-        (expected,) = torch.autograd.grad(loss, learner.critic.flat)
+        (expected,) = torch.autograd.grad(loss, learner.critic.network.flat)
         torch.testing.assert_close(gradient, expected, **EXACT)
         step = torch.full((S, 1), learner.config.critic_learning_rate, dtype=torch.float64)
-        learner.critic_adam.step(learner.critic.flat, expected, step)
+        learner.critic.adam.step(learner.critic.network.flat, expected, step)
 
 
 AGENTS = {
@@ -465,13 +465,13 @@ def test_normaliser_starts_as_the_identity_and_clips():
 
 @torch.no_grad()
 def test_learner_starts_from_its_seeds_alone():
-    twenty = Learner(Config(estimator="relax"), F, A, list(range(20)), SCALE)
-    alone = Learner(Config(estimator="relax"), F, A, [7], SCALE)
+    twenty = Learner(Config(estimator="relax"), F, [A], list(range(20)), SCALE)
+    alone = Learner(Config(estimator="relax"), F, [A], [7], SCALE)
     assert all(torch.equal(x[0], twenty.state_dict()[k][7]) for k, x in alone.state_dict().items())
     flats = [net.flat[s] for net, s in itertools.product(alone.networks(), [0])]
     assert len(flats) == 3
     assert not torch.equal(twenty.policy.flat[0], twenty.policy.flat[1])
     probabilities = alone.logits(randn(1, 99, F).float()).softmax(-1)
     assert float((probabilities - 1 / A).abs().max()) < 0.02  # near uniform, so it explores
-    assert float(alone.value(randn(1, 99, F).float()).abs().max()) == 0.0
+    assert float(alone.critic(randn(1, 99, F).float()).abs().max()) == 0.0
     assert math.isclose(float(alone.value_scale), 1.0)

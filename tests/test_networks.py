@@ -23,6 +23,7 @@ from torch.nn.functional import linear
 
 from rlgrad.estimators import build
 from rlgrad.estimators.networks import SeedMLP
+from rlgrad.estimators.passes import TangentTrace
 from rlgrad.estimators.statistics import RunningMean
 
 HIDDEN = [(), (10, 10), (32, 32), (64,), (7, 33)]
@@ -38,7 +39,9 @@ def network(inputs, outputs, hidden, seeds, *, activation="tanh", dtype=torch.fl
 
 def alone(net, k, inputs, hidden):
     """Learner k of ``net`` as a network of its own."""
-    single = SeedMLP(inputs, net.outputs, hidden, 1, activation=net.activation).to(net.flat.dtype)
+    single = SeedMLP(inputs, net.outputs, hidden, 1, activation="tanh" if net.tanh else "relu").to(
+        net.flat.dtype
+    )
     with torch.no_grad():
         single.flat.copy_(net.flat[k : k + 1])
     return single
@@ -83,6 +86,27 @@ def test_tangent_is_forward_mode_differentiation(hidden, activation):
     torch.testing.assert_close(dy, expected[1], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("hidden", HIDDEN, ids=str)
+def test_written_out_passes_are_autograds(hidden, activation):
+    net = network(5, 3, hidden, 2, activation=activation, dtype=torch.float64)
+    x, dx = torch.randn(2, 2, 9, 5, generator=seeded(1), dtype=torch.float64)
+    g, h = torch.randn(2, 2, 9, 3, generator=seeded(4), dtype=torch.float64)
+    at = x.clone().requires_grad_()
+    y = net(at)
+    expected = torch.autograd.grad((y * g).sum(), [net.flat, at])
+    primal, slope = net.tangent(x, dx)
+    both = torch.autograd.grad((primal * g + slope * h).sum(), net.flat)[0]
+    trace = net.trace(x)
+    along = TangentTrace(trace, dx)
+    found = [trace.output[..., :3], trace.parameters(g), trace.rows(g)]
+    found += [along.output[..., :3], along.parameters(g, h)]
+    for name, f, e in zip("yPxtT", found, [y, *expected, slope, both], strict=True):
+        torch.testing.assert_close(f, e.detach(), rtol=1e-12, atol=1e-12, msg=name)
+    other = net.flat.detach() * 0.5  # other parameters, as ``forward`` takes them
+    torch.testing.assert_close(net.trace(x, other).output[..., :3], net(x, other).detach())
+
+
 def check_bits(hidden, rows):
     for inputs, outputs in itertools.product([3, 4, 11], [1, 2, 3, 4]):
         many = network(inputs, outputs, hidden, 20)
@@ -97,8 +121,11 @@ def check_bits(hidden, rows):
             primal, tangent = net.tangent(at, dx[k])
             both = torch.autograd.grad((primal * g[k] + tangent * g[k]).sum(), [net.flat, at])
             with torch.no_grad():
-                frozen = net(at)
-            results.append([y, *forward, primal, tangent, *both, frozen])
+                frozen, trace = net(at), net.trace(at)
+                along = TangentTrace(trace, dx[k])
+                reverse = [trace.output, trace.parameters(g[k]), trace.rows(g[k])]
+                reverse += [along.output, along.parameters(g[k], g[k])]
+            results.append([y, *forward, primal, tangent, *both, frozen, *reverse])
         for each, only in zip(*results, strict=True):
             assert torch.equal(each[7:8], only)
 

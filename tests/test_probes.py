@@ -65,7 +65,7 @@ def values(trainer, observation):
     if learner.critic is None:
         found = learner.estimator.predict(seen, seen[..., 0])
     else:
-        found = learner.value(seen)
+        found = learner.critic(seen)
     return (found * learner.value_scale)[:, 0]
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -161,6 +161,13 @@ class Estimator(nn.Module, ABC):
             Mean over the rows that count, summed over seeds.
         """
         return None
+
+    def loss_gradients(self, draw: Draw, value: Tensor, **given: Any) -> list[Tensor]:
+        """Gradients of ``loss``, whose arguments these are, in the order of ``parameters()``."""
+        with torch.enable_grad():
+            loss = self.loss(draw, value, **given)
+            assert loss is not None, f"{type(self).__name__} has parameters and no loss"
+            return list(torch.autograd.grad(loss, list(self.parameters())))
 
     def observe(
         self,

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rlgrad.estimators import passes
+
 ACTIVATIONS = ("tanh", "relu")
 
 
@@ -46,7 +48,7 @@ class SeedMLP(nn.Module):
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
-        self.outputs, self.activation, self.head_gain = outputs, activation, head_gain
+        self.outputs, self.tanh, self.head_gain = outputs, activation == "tanh", head_gain
         self.used = list(pairwise([inputs, *hidden, outputs]))
         widths = [inputs, *(width + -width % 4 for width in (*hidden, outputs))]
         self.shapes = list(pairwise(widths))
@@ -108,9 +110,6 @@ class SeedMLP(nn.Module):
             y = y.reshape(shape)
         return y if y.dtype == x.dtype else y.to(x.dtype)
 
-    def _activate(self, x: Tensor) -> Tensor:
-        return x.tanh() if self.activation == "tanh" else x.relu()
-
     def forward(
         self, x: Float[Tensor, "*batch inputs"], flat: Tensor | None = None
     ) -> Float[Tensor, "*batch outputs"]:
@@ -125,10 +124,17 @@ class SeedMLP(nn.Module):
             if torch.is_grad_enabled() or flat is not None
             else self._frozen
         )
-        y = self._rows(x, layers[0][0].shape[0])
-        for i, (bias, weight) in enumerate(layers):
-            y = torch.baddbmm(bias, y if i == 0 else self._activate(y), weight)
+        y = passes.evaluate(self._rows(x, layers[0][0].shape[0]), layers, self.tanh)
         return self._columns(y, x)
+
+    @torch.no_grad()
+    def trace(self, x: Float[Tensor, "*batch inputs"], flat: Tensor | None = None) -> passes.Trace:
+        """An evaluation whose reverse pass is at hand without autograd; arguments of ``forward``.
+
+        Its outputs are ``[S, rows, padded]``; gradients at them may leave the padding out.
+        """
+        layers = self._frozen if flat is None else self.layers(flat)
+        return passes.Trace(self._rows(x, len(layers[0][0])), layers, self.tanh, self.sizes[-1])
 
     def tangent(
         self, x: Float[Tensor, "*batch inputs"], dx: Float[Tensor, "*batch inputs"]
@@ -137,8 +143,8 @@ class SeedMLP(nn.Module):
         y, dy = self._rows(x, self.flat.shape[0]), self._rows(dx, self.flat.shape[0])
         for i, (bias, weight) in enumerate(self.layers(self.flat)):
             if i > 0:
-                y = self._activate(y)
-                dy = dy * (1 - y * y) if self.activation == "tanh" else dy * (y > 0)
+                y = passes.activate(y, self.tanh)
+                dy = dy * (1 - y * y) if self.tanh else dy * (y > 0)
             y, dy = torch.baddbmm(bias, y, weight), torch.bmm(dy, weight)
         return self._columns(y, x), self._columns(dy, x)
 

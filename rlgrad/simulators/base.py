@@ -61,11 +61,33 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         self.max_episode_steps = max_episode_steps
         self._limit = 1 << 62 if max_episode_steps is None else max_episode_steps
         self._on_cpu = self.device.type == "cpu"
+        self.xp: Any = np if self._on_cpu else torch
         self.single_observation_space, self.single_action_space = self.spaces()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.state: Tensor | None = None
-        self.elapsed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self._state: Any = None
+        self._elapsed = self._native(torch.zeros(num_envs, dtype=torch.int64, device=self.device))
+
+    def _native(self, x: Tensor) -> Any:
+        """The same memory as an array of the library that does the arithmetic.
+
+        On the CPU that is numpy: small batches cost dispatch, and numpy has less of it.
+        """
+        return x.numpy() if self._on_cpu else x
+
+    @property
+    def state(self) -> Tensor | None:
+        """``[lanes, ...]``, sharing memory with the simulator; None before the first reset."""
+        return None if self._state is None else torch.as_tensor(self._state)
+
+    @state.setter
+    def state(self, state: Tensor) -> None:
+        self._state = self._native(state)
+
+    @property
+    def elapsed(self) -> Tensor:
+        """Steps of each lane's episode so far ``[lanes]``."""
+        return torch.as_tensor(self._elapsed)
 
     @abstractmethod
     def spaces(self) -> tuple[Space[Any], Space[Any]]:
@@ -80,8 +102,7 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         """(next state, reward ``[lanes]``, terminated ``[lanes]``) of one step; pure.
 
         Args:
-            xp: ``numpy`` or ``torch``, whose arrays the others are. On the CPU it is numpy on the
-                tensors' memory, since small batches cost dispatch and numpy has less of it.
+            xp: ``numpy`` (on the CPU) or ``torch``, whose arrays the others are.
             state: ``[lanes, ...]``.
             action: ``[lanes]`` integers.
         """
@@ -92,12 +113,10 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
 
     def dynamics(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(next state, reward, terminated) of any states and actions, as tensors."""
-        if not self._on_cpu:
-            return self.transition(torch, state, action)
-        arrays = self.transition(np, state.numpy(), action.numpy())
-        return tuple(torch.from_numpy(each) for each in arrays)  # type: ignore[return-value]
+        arrays = self.transition(self.xp, self._native(state), self._native(action))
+        return tuple(torch.as_tensor(each) for each in arrays)  # type: ignore[return-value]
 
-    def _start(self) -> Tensor:
+    def _start(self) -> Any:
         """Initial states for this step: a function of each lane's seed and of steps since then.
 
         They are made for many steps at a time, used in the lanes whose episode ends, or in all.
@@ -107,9 +126,8 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
             count = BLOCK * self.noise_per_reset
             numbers = self._streams.uniform(Purpose.RESET, block, 1, count).to(self.dtype)
             rows = numbers.view(self.num_envs, BLOCK, -1).transpose(0, 1)
-            self._starts = self.initial(rows.reshape(BLOCK * self.num_envs, -1)).unflatten(
-                0, (BLOCK, self.num_envs)
-            )
+            starts = self.initial(rows.reshape(BLOCK * self.num_envs, -1))
+            self._starts = self._native(starts.unflatten(0, (BLOCK, self.num_envs)))
         self._step += 1
         return self._starts[row]
 
@@ -137,9 +155,9 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
             if len(seeds) != self.num_envs:
                 raise ValueError(f"got {len(seeds)} seeds for {self.num_envs} lanes")
             self._streams, self._step = Streams(seeds, self.device), 0
-        self.state = self._start().clone()
-        self.elapsed = torch.zeros_like(self.elapsed)
-        return torch.as_tensor(self.observe(torch, self.state.clone())), {}
+        self._state = self.xp.asarray(self._start(), copy=True)
+        self._elapsed = self.xp.zeros_like(self._elapsed)
+        return torch.as_tensor(self.observe(self.xp, self._state)).clone(), {}
 
     def step(self, actions: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
         """One step in every lane; lanes whose episode ends start the next one at once.
@@ -147,30 +165,34 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         Args:
             actions: ``[lanes]`` int64 on the environment's device (other arrays are converted).
         """
-        if self.state is None:
-            raise RuntimeError("step before reset; call reset(seed=...) first")
-        if not isinstance(actions, Tensor):
-            actions = torch.as_tensor(actions, device=self.device)
-        inputs = self.state, actions, self.elapsed, self._start()
-        if self._on_cpu:
-            arrays = self._advance(np, *(each.numpy() for each in inputs))
-            outputs = [torch.from_numpy(each) for each in arrays]
-        else:
-            outputs = list(self._advance(torch, *inputs))
-        self.state, self.elapsed, observation, final, reward, terminated, truncated, done = outputs
-        info = {"final_obs": final, "_final_obs": done}
-        return observation, reward, terminated, truncated, info
+        actions = torch.as_tensor(actions, device=self.device)
+        outputs = [torch.as_tensor(each) for each in self.advance(self._native(actions))]
+        observation, final, reward, terminated, truncated, done = outputs
+        info = {"final_obs": final.clone(), "_final_obs": done}
+        return observation.clone(), reward, terminated, truncated, info
 
-    def _advance(
-        self, xp: Any, state: Any, action: Any, elapsed: Any, start: Any
-    ) -> tuple[Any, ...]:
-        """A step of state and clock, and everything that is seen of it, each in its own memory."""
-        after, reward, terminated = self.transition(xp, state, action)
-        elapsed = elapsed + 1
+    def advance(self, action: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
+        """A step in arrays of ``xp``, for callers that only read them: they may share memory.
+
+        Args:
+            action: ``[lanes]`` integers.
+
+        Returns:
+            Observation to act on, true last observation, reward, terminated, truncated, and which
+            lanes' episodes ended.
+        """
+        if self._state is None:
+            raise RuntimeError("step before reset; call reset(seed=...) first")
+        xp, start = self.xp, self._start()
+        after, reward, terminated = self.transition(xp, self._state, action)
+        elapsed = self._elapsed + 1
         truncated = elapsed >= self._limit
         done = terminated | truncated
-        state = xp.where(done.reshape(-1, *[1] * (after.ndim - 1)), start, after)
-        elapsed = xp.where(done, 0, elapsed)
-        observation = self.observe(xp, xp.asarray(state, copy=True))
         final = self.observe(xp, after)
-        return state, elapsed, observation, final, reward, terminated, truncated, done
+        # Most steps end no episode; asking is free on the CPU and a synchronisation on a GPU.
+        if self._on_cpu and not done.any():
+            self._state, self._elapsed = after, elapsed
+            return final, final, reward, terminated, truncated, done
+        self._state = xp.where(done.reshape(-1, *[1] * (after.ndim - 1)), start, after)
+        self._elapsed = xp.where(done, 0, elapsed)
+        return self.observe(xp, self._state), final, reward, terminated, truncated, done

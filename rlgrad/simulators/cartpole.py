@@ -37,16 +37,16 @@ class CartPole(TorchVectorEnv):
 
     def transition(self, xp: Any, state: Any, action: Any) -> tuple[Any, Any, Any]:
         """Explicit Euler, as Gymnasium's default, operation for operation."""
-        position, velocity, angle, spin = (state[:, i] for i in range(4))
+        velocity, angle, spin = state[:, 1], state[:, 2], state[:, 3]
         cos, sin = xp.cos(angle), xp.sin(angle)
         force = FORCE * (2 * xp.asarray(action, dtype=state.dtype) - 1)
         temp = (force + POLE_MOMENT * (spin * spin) * sin) / TOTAL_MASS
         spin_rate = (GRAVITY * sin - cos * temp) / (
             HALF_LENGTH * (4 / 3 - MASS_POLE * (cos * cos) / TOTAL_MASS)
         )
-        acceleration = temp - POLE_MOMENT * spin_rate * cos / TOTAL_MASS
-        position, angle = position + TAU * velocity, angle + TAU * spin
-        velocity, spin = velocity + TAU * acceleration, spin + TAU * spin_rate
-        terminated = (abs(position) > X_LIMIT) | (abs(angle) > ANGLE_LIMIT)
-        after = xp.stack([position, velocity, angle, spin], -1)
+        rate = xp.empty_like(state)
+        rate[:, 0], rate[:, 2], rate[:, 3] = velocity, spin, spin_rate
+        rate[:, 1] = temp - POLE_MOMENT * spin_rate * cos / TOTAL_MASS
+        after = state + TAU * rate
+        terminated = (abs(after[:, 0]) > X_LIMIT) | (abs(after[:, 2]) > ANGLE_LIMIT)
         return after, xp.ones_like(angle), terminated

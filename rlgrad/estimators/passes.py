@@ -1,0 +1,132 @@
+"""Forward and reverse passes of stacked perceptrons, written out.
+
+On small networks autograd costs more than the arithmetic: its engine alone takes as long per call
+as a whole layer. A ``Trace`` is one evaluation that remembers what its reverse pass needs; it takes
+gradients at the outputs and returns those of parameters or inputs. Only operations that give a seed
+the same bits in any company are used; ``tests/test_networks.py`` holds every pass to autograd's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Layers = Sequence[tuple[Tensor, Tensor]]
+"""(bias ``[S, 1, out]``, weight ``[S, in, out]``) of each layer."""
+
+
+def activate(x: Tensor, tanh: bool) -> Tensor:
+    """The activation of hidden layers: tanh, else relu."""
+    return x.tanh() if tanh else x.relu()
+
+
+def through(gradient: Tensor, hidden: Tensor, tanh: bool) -> Tensor:
+    """``gradient`` times the activation's derivative, from the activation's values."""
+    if tanh:
+        return torch.ops.aten.tanh_backward(gradient, hidden)
+    return torch.ops.aten.threshold_backward(gradient, hidden, 0)
+
+
+def evaluate(x: Tensor, layers: Layers, tanh: bool) -> Tensor:
+    """Outputs ``[S, rows, padded]`` of rows ``[S, rows, in]``."""
+    for i, (bias, weight) in enumerate(layers):
+        x = torch.baddbmm(bias, x if i == 0 else activate(x, tanh), weight)
+    return x
+
+
+def _padded(gradient: Tensor, columns: int) -> Tensor:
+    missing = columns - gradient.shape[-1]
+    if not missing:
+        return gradient
+    return torch.cat([gradient, gradient.new_zeros(*gradient.shape[:-1], missing)], -1)
+
+
+def _joined(parts: list[Tensor], padding: int) -> Tensor:
+    """Gradients of weight, bias, weight, ... from the last layer on, as rows of parameters."""
+    rows = [part.flatten(1) for part in reversed(parts)]
+    return torch.cat([*rows, rows[0].new_zeros(len(rows[0]), padding)], 1)
+
+
+class Trace:
+    """Outputs of rows ``[S, rows, in]`` with what the reverse pass needs.
+
+    Args:
+        x: ``[S, rows, in]``.
+        layers: parameters; they must not move before the reverse pass.
+        tanh: the activation; else relu.
+        padding: numbers at the end of a row of parameters that belong to no layer.
+    """
+
+    def __init__(
+        self, x: Float[Tensor, "S rows inputs"], layers: Layers, tanh: bool, padding: int
+    ) -> None:
+        self.layers, self.tanh, self.padding = layers, tanh, padding
+        self.inputs = [x]
+        for bias, weight in layers[:-1]:
+            self.inputs.append(activate(torch.baddbmm(bias, self.inputs[-1], weight), tanh))
+        self.output = torch.baddbmm(layers[-1][0], self.inputs[-1], layers[-1][1])
+        """``[S, rows, padded]``."""
+
+    def _down(self, gradient: Tensor, layer: int) -> Tensor:
+        """Gradient at a layer's outputs -> at its inputs, before the activation below."""
+        gradient = torch.bmm(gradient, self.layers[layer][1].transpose(1, 2))
+        return through(gradient, self.inputs[layer], self.tanh) if layer else gradient
+
+    def parameters(self, gradient: Float[Tensor, "S rows out"]) -> Float[Tensor, "S P"]:
+        """Gradients of the parameters, from those of the outputs, summed over rows."""
+        gradient, parts = _padded(gradient, self.output.shape[-1]), []
+        for i in reversed(range(len(self.layers))):
+            parts += [torch.bmm(self.inputs[i].transpose(1, 2), gradient), gradient.sum(1)]
+            gradient = self._down(gradient, i) if i else gradient
+        return _joined(parts, self.padding)
+
+    def rows(self, gradient: Float[Tensor, "S rows out"]) -> Float[Tensor, "S rows inputs"]:
+        """Gradients of the inputs, row by row, from those of the outputs."""
+        gradient = _padded(gradient, self.output.shape[-1])
+        for i in reversed(range(len(self.layers))):
+            gradient = self._down(gradient, i)
+        return gradient
+
+
+class TangentTrace:
+    """The derivative of a ``Trace``'s outputs along ``dx``, and the reverse pass of both.
+
+    Args:
+        trace: the values.
+        dx: ``[S, rows, in]``.
+    """
+
+    def __init__(self, trace: Trace, dx: Float[Tensor, "S rows inputs"]) -> None:
+        self.trace, self.inputs = trace, [dx]
+        self.slopes: list[Tensor] = []
+        """Derivatives before the activation of each hidden layer."""
+        for i, (_, weight) in enumerate(trace.layers[:-1]):
+            self.slopes.append(torch.bmm(self.inputs[-1], weight))
+            self.inputs.append(through(self.slopes[-1], trace.inputs[i + 1], trace.tanh))
+        self.output = torch.bmm(self.inputs[-1], trace.layers[-1][1])
+        """``[S, rows, padded]``."""
+
+    def parameters(
+        self, gradient: Float[Tensor, "S rows out"], slope: Float[Tensor, "S rows out"]
+    ) -> Float[Tensor, "S P"]:
+        """Gradients of the parameters from those at the values and at their derivatives."""
+        trace, parts = self.trace, []
+        gradient = _padded(gradient, trace.output.shape[-1])
+        slope = _padded(slope, trace.output.shape[-1])
+        for i in reversed(range(len(trace.layers))):
+            product = torch.bmm(trace.inputs[i].transpose(1, 2), gradient)
+            product.baddbmm_(self.inputs[i].transpose(1, 2), slope)
+            parts += [product, gradient.sum(1)]
+            if i == 0:
+                break
+            back = trace.layers[i][1].transpose(1, 2)
+            gradient, slope = torch.bmm(gradient, back), torch.bmm(slope, back)
+            if trace.tanh:  # the derivative 1 - h^2 depends on the value h too
+                hidden = trace.inputs[i]
+                gradient = gradient - 2 * hidden * self.slopes[i - 1] * slope
+            gradient = through(gradient, trace.inputs[i], trace.tanh)
+            slope = through(slope, trace.inputs[i], trace.tanh)
+        return _joined(parts, trace.padding)
