@@ -71,6 +71,10 @@ class Config:
     """Estimator option: temperature of the relaxation."""
     coupling: Literal["coupled", "independent"] | None = None
     """Estimator option: z shared with z~, or from the noise that drew the action."""
+    eta: float | None = None
+    """Estimator option: initial factor on a control variate made of f."""
+    draws: int | None = None
+    """Estimator option: relaxed choices per estimate."""
     constant: Literal["mean", "optimal", "optimal-per-logit"] | None = None
     """Estimator option: which constant baseline."""
     decay: float | None = None
@@ -81,7 +85,16 @@ class Config:
     """Estimator option: divide by the running deviation of what a learned baseline leaves."""
 
 
-ESTIMATOR_OPTIONS = ("temperature", "coupling", "constant", "decay", "centre", "normalise")
+ESTIMATOR_OPTIONS = (
+    "temperature",
+    "coupling",
+    "eta",
+    "draws",
+    "constant",
+    "decay",
+    "centre",
+    "normalise",
+)
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 # (least, most) allowed; None: open.
 _RANGES: dict[str, tuple[float | None, float | None]] = {
@@ -103,6 +116,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "max_grad_norm": (0, None),
     "value_scale": (0, None),
     "temperature": (0, None),
+    "draws": (1, 1 << 16),
     "decay": (1e-9, 1),
     "eval_freq": (0, None),
     "eval_episodes": (1, 1 << 20),

@@ -83,8 +83,9 @@ def observation_factors(space: Any, scale: Sequence[float]) -> list[float] | Non
 def estimator_options(config: Config) -> dict[str, object]:
     """What the config says to its estimator; refuses what that estimator does not take."""
     known = options(config.estimator)
-    unset = (None, False)
-    chosen = {k: getattr(config, k) for k in ESTIMATOR_OPTIONS if getattr(config, k) not in unset}
+    given = {key: getattr(config, key) for key in ESTIMATOR_OPTIONS}
+    # By identity: 0 is a choice, and equal to False.
+    chosen = {k: v for k, v in given.items() if v is not None and v is not False}
     for key in chosen:
         if key not in known:
             takes = ", ".join(k for k in ESTIMATOR_OPTIONS if k in known) or "none"

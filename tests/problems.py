@@ -106,6 +106,41 @@ PROBLEMS = {
 }
 
 
+def network(x: Tensor) -> Tensor:
+    """A small tanh network of relaxed choices ``[*batch, 2, 3]``: smooth, nowhere quadratic."""
+    first, second = waves(6, 5).to(x), waves(5).to(x)
+    return (x.flatten(-2) @ first).tanh() @ second
+
+
+# Not multilinear: what f is between the choices matters to those that differentiate it.
+SMOOTH = {
+    "toy": Problem(COINS_LOGITS, lambda x: (x[..., 1].sum(-1) - 0.499) ** 2),
+    "network": Problem(DICE_LOGITS[:2], network),
+    "masked-network": Problem(double([[0.5, -0.2, 0.1], [1.0, -INF, -0.7]]), network),
+}
+
+
+def every_choice(logits: Tensor) -> tuple[Draw, Tensor]:
+    """All joint choices at logits ``[D, A]`` as one draw without noise, and their p(b) ``[n]``."""
+    factors, categories = logits.shape
+    rows = [torch.arange(categories)] * factors
+    action = torch.cartesian_prod(*rows).view(-1, factors)
+    p = logits.softmax(-1)[torch.arange(factors), action].prod(-1)
+    possible = p > 0
+    action, p = action[possible], p[possible]
+    batch = logits.expand(len(p), -1, -1)
+    return Draw(batch, torch.zeros_like(batch), torch.ones_like(batch), action), p
+
+
+def enumerated(estimator: Estimator, problem: Problem) -> tuple[Tensor, float]:
+    """Exact mean ``[D, A]`` and total variance of an estimator that sees nothing but b."""
+    draw, p = every_choice(problem.logits)
+    u = estimator.gradient(draw, problem.f(one_hot(draw)), f=problem.f)
+    weight = p[:, None, None]
+    mean = (weight * u).sum(0)
+    return mean, float((weight * (u - mean) ** 2).sum())
+
+
 def worst_z(
     estimator: Estimator,
     problem: Problem,
@@ -172,6 +207,9 @@ VARIANTS = {
         {"constant": "optimal-per-logit", "decay": 1.0},
     ],
     "learned": [{}, {"centre": True}, {"centre": True, "normalise": True, "scale": 2.0}],
+    "gumbel-softmax": [{"temperature": 0.5}, {"temperature": 0.05}],
+    "gumbel-rao": [{"draws": 1}, {"draws": 5}],
+    "rebar": [{"coupling": "coupled"}, {"coupling": "independent", "temperature": 0.2}],
     "relax": [
         {"coupling": coupling, "temperature": temperature}
         for coupling in ("coupled", "independent")

@@ -22,6 +22,7 @@ from rlgrad.estimators.networks import SeedMLP
 from rlgrad.estimators.score import Kind
 from rlgrad.learner import Learner
 from rlgrad.normalise import Normaliser
+from rlgrad.preflight import estimator_options
 from rlgrad.pullback import direction, parameter_gradients
 from rlgrad.rollout import Rollout
 
@@ -241,6 +242,12 @@ def test_each_seeds_gradient_is_clipped_by_its_own_norm():
     torch.testing.assert_close(clipped["policy"][0][0], gradient[0], **EXACT)
     torch.testing.assert_close(clipped["policy"][0][1], gradient[1] * limit / norms[1], **EXACT)
     torch.testing.assert_close(numbers["gradient/norm"], norms, **EXACT)  # before clipping
+
+
+def test_an_option_of_zero_reaches_the_estimator():
+    # It is equal to False, which means unset where the option is a flag.
+    assert estimator_options(Config(estimator="relax", temperature=0.0))["temperature"] == 0.0
+    assert "centre" not in estimator_options(Config(estimator="learned"))
 
 
 @pytest.mark.parametrize("agent", ["actor-critic", "learned", "relax"])

@@ -34,7 +34,8 @@ class Draw(NamedTuple):
     gumbel: Tensor
     """``[*batch, D, A]`` standard Gumbel noise: action = argmax(log_softmax(logits) + gumbel)."""
     second: Tensor
-    """``[*batch, D, A]`` Exp(1) noise for the relaxed choice given the action."""
+    """``[*batch, D, A]`` Exp(1) noise for the relaxed choice given the action; a leading K for K
+    relaxed choices, where ``Estimator.relaxations`` is above one."""
     action: Tensor
     """``[*batch, D]`` int64."""
 
@@ -100,7 +101,8 @@ class Estimator(nn.Module, ABC):
         Args:
             logits: ``[*batch, D, A]``; -inf masks a category.
             generator: source of noise; None takes torch's global one.
-            noise_pair: (Gumbel, Exp(1)) noise ``[*batch, D, A]`` each, instead of fresh noise.
+            noise_pair: (Gumbel, Exp(1)) noise in the shapes of ``Draw.gumbel`` and
+                ``Draw.second``, instead of fresh noise.
 
         Returns:
             A ``Draw``, with a leading K where ``traits.values`` is above one.
@@ -108,10 +110,16 @@ class Estimator(nn.Module, ABC):
         shape = logits.shape if self.traits.values == 1 else (self.traits.values, *logits.shape)
         if noise_pair is None:
             first = noise.exponential(shape, logits, generator)
-            noise_pair = -first.log(), noise.exponential(shape, logits, generator)
+            relaxed = shape if self.relaxations == 1 else (self.relaxations, *shape)
+            noise_pair = -first.log(), noise.exponential(relaxed, logits, generator)
         gumbel, second = noise_pair
         action = (logits.detach().log_softmax(-1) + gumbel).argmax(-1)
         return Draw(logits.expand(shape), gumbel, second, action)
+
+    @property
+    def relaxations(self) -> int:
+        """Relaxed choices given the action that one estimate takes; see ``Draw.second``."""
+        return 1
 
     @property
     def descends_variance(self) -> bool:
@@ -194,6 +202,17 @@ def one_hot(draw: Draw) -> Float[Tensor, "*batch D A"]:
 def score(draw: Draw) -> Float[Tensor, "*batch D A"]:
     """Gradient of log p(action) at the logits, detached: one-hot minus probabilities."""
     return one_hot(draw) - draw.logits.detach().softmax(-1)
+
+
+def through_softmax(
+    q: Float[Tensor, "*#batch D A"], v: Float[Tensor, "*#batch D A"]
+) -> Float[Tensor, "*#batch D A"]:
+    """J v with J = diag q - q q^T, the Jacobian of a softmax whose value is q, and its transpose.
+
+    Zero where q is, whatever v is there: the derivative of f at a masked category does not matter.
+    """
+    v = torch.where(q == 0, 0.0, v)
+    return q * (v - (q * v).sum(-1, keepdim=True))
 
 
 def along(draw: Draw, direction: Tensor) -> Float[Tensor, "*batch D A"]:

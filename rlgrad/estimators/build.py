@@ -8,7 +8,10 @@ from typing import Any
 from rlgrad.errors import UsageError, nearest
 from rlgrad.estimators.base import Estimator
 from rlgrad.estimators.exact import Exact
+from rlgrad.estimators.muprop import MuProp
+from rlgrad.estimators.rebar import Rebar
 from rlgrad.estimators.relax import Relax
+from rlgrad.estimators.relaxed import GumbelRao, GumbelSoftmax, ReinMax, StraightThrough
 from rlgrad.estimators.score import Constant, Learned, Reinforce
 
 ESTIMATORS: dict[str, type[Estimator]] = {
@@ -16,6 +19,12 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "reinforce": Reinforce,
     "constant": Constant,
     "learned": Learned,
+    "muprop": MuProp,
+    "gumbel-softmax": GumbelSoftmax,
+    "straight-through": StraightThrough,
+    "gumbel-rao": GumbelRao,
+    "reinmax": ReinMax,
+    "rebar": Rebar,
     "relax": Relax,
 }
 

@@ -27,8 +27,8 @@ def relaxed(
 def relaxed_given_action(
     logits: Float[Tensor, "*batch D A"],
     action: Int[Tensor, "*batch D"],
-    second: Float[Tensor, "*batch D A"],
-) -> Float[Tensor, "*batch D A"]:
+    second: Float[Tensor, "*many D A"],
+) -> Float[Tensor, "*many D A"]:
     """z~, distributed as z given that its argmax is the action (Tucker 2017, appendix; Maddison).
 
     The largest entry is a standard Gumbel whatever the logits, since they are normalised first;
@@ -37,10 +37,10 @@ def relaxed_given_action(
     Args:
         logits: ``[*batch, D, A]``; -inf stays -inf.
         action: ``[*batch, D]`` int64.
-        second: ``[*batch, D, A]`` Exp(1) noise.
+        second: ``[*batch, D, A]`` Exp(1) noise, or ``[K, *batch, D, A]`` for K relaxed choices.
     """
     log_noise = second.log()
-    index = action.unsqueeze(-1)
+    index = action.expand(second.shape[:-1]).unsqueeze(-1)
     top = log_noise.gather(-1, index)
     other = log_noise - logits.log_softmax(-1)
     # logaddexp written out: torch's own gives other bits for one seed than for twenty.

@@ -2,24 +2,21 @@
 
     u = (f(b) - c(z~)) score(b) + d/dl c(z) - d/dl c(z~)
 
-Its mean is the gradient for any c, so c may be any smooth function; its parameters descend the
-squared norm of u, whose mean differs from the variance by a constant.
+Its mean is the gradient for any c, so c may be any smooth function.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlgrad.estimators import noise
-from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, along, score
+from rlgrad.estimators.base import Draw, Estimator, Objective, Traits
 from rlgrad.estimators.networks import SeedMLP
+from rlgrad.estimators.relaxation import Coupling, checked, controlled, squared_norm
 from rlgrad.estimators.statistics import weighted_mean
-
-Coupling = Literal["coupled", "independent"]
 
 
 class ControlVariate(nn.Module):
@@ -136,8 +133,7 @@ class Relax(Estimator):
         control: nn.Module | None = None,
     ) -> None:
         super().__init__(factors, categories, context, seeds)
-        if coupling not in get_args(Coupling):
-            raise ValueError(f"coupling {coupling!r} is not one of {', '.join(get_args(Coupling))}")
+        checked(coupling)
         self.coupling = coupling
         self.control: Any = control or ControlVariate(
             factors,
@@ -173,17 +169,7 @@ class Relax(Estimator):
         f: Objective | None = None,
     ) -> Float[Tensor, "*batch D A"]:
         """``[*batch, D, A]``; see ``Estimator.gradient``."""
-        logits = draw.logits.detach()
-        tilde = noise.relaxed_given_action(logits, draw.action, draw.second)
-        c, slope = self._slope(tilde, context)
-        room = noise.slack(tilde, draw.action)
-        if self.coupling == "coupled":
-            path = room * slope
-        else:
-            path = self._slope(noise.relaxed(logits, draw.gumbel), context)[1]
-            path = path - (1 - room) * slope
-        pulled = path - logits.softmax(-1) * path.sum(-1, keepdim=True)
-        return (value.detach() - c)[..., None, None] * score(draw) + pulled
+        return controlled(draw, value, lambda z: self._slope(z, context), self.coupling)
 
     def loss(
         self,
@@ -195,26 +181,15 @@ class Relax(Estimator):
         direction: Tensor | None = None,
         weight: Tensor | None = None,
     ) -> Float[Tensor, ""]:
-        """The squared norm of the estimate; its gradient needs no double backward.
-
-        With v = stop(u), the gradient of |u|^2 in c's parameters is that of 2 <v, u>, and <v, u>
-        needs only c and its directional derivative. ``direction`` None is the norm at the
-        logits; J v with v a parameter gradient is the norm of v.
-        """
+        """The squared norm of the estimate; see ``relaxation.squared_norm``."""
         if direction is None:
             direction = self.gradient(draw, value, context=context)
-        logits = draw.logits.detach()
-        tilde = noise.relaxed_given_action(logits, draw.action, draw.second)
-        room, w = noise.slack(tilde, draw.action), along(draw, direction)
-        w_score = w.gather(-1, draw.action.unsqueeze(-1)).squeeze(-1).sum(-1)
-        if self.coupling == "coupled":
-            c, path = self.control.tangent(tilde, room * w, context)
-        else:
-            c, truncated = self.control.tangent(tilde, (1 - room) * w, context)
-            z = noise.relaxed(logits, draw.gumbel)
-            path = self.control.tangent(z, w, context)[1] - truncated
-        inner = (value.detach() - c) * w_score + path
-        return weighted_mean(2 * inner - inner.detach(), weight, self.seeds)
+
+        def tangent(z: Tensor, dz: Tensor) -> tuple[Tensor, Tensor]:
+            return self.control.tangent(z, dz, context)
+
+        rows = squared_norm(draw, value, tangent, self.coupling, direction)
+        return weighted_mean(rows, weight, self.seeds)
 
     def rescale(self, factor: Float[Tensor, "S 1"]) -> None:
         """Multiply c."""

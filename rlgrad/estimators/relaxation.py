@@ -1,0 +1,77 @@
+"""What RELAX and REBAR share: the estimate with a control variate c of the relaxed choice, any c.
+
+    u = (f(b) - c(z~)) score(b) + d/dl c(z) - d/dl c(z~)
+
+Its mean is the gradient for every c. The parameters of c descend the squared norm of u, whose mean
+differs from the variance by a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+from jaxtyping import Float
+from torch import Tensor
+
+from rlgrad.estimators import noise
+from rlgrad.estimators.base import Draw, along, score
+
+Coupling = Literal["coupled", "independent"]
+"""Where z comes from: z := z~ in value, or the noise that drew the action."""
+Slope = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""z ``[*batch, D, A]`` -> (c ``[*batch]``, dc/dz ``[*batch, D, A]``), detached."""
+Tangent = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(z, dz) -> (c, its derivative along dz), ``[*batch]`` each, attached to c's parameters."""
+
+
+def checked(coupling: str) -> None:
+    """Refuse an unknown coupling.
+
+    Raises:
+        ValueError: naming the known ones.
+    """
+    if coupling not in get_args(Coupling):
+        raise ValueError(f"coupling {coupling!r} is not one of {', '.join(get_args(Coupling))}")
+
+
+def controlled(
+    draw: Draw, value: Float[Tensor, "*batch"], slope: Slope, coupling: Coupling
+) -> Float[Tensor, "*batch D A"]:
+    """The estimate u, with c given by its slope."""
+    logits = draw.logits.detach()
+    tilde = noise.relaxed_given_action(logits, draw.action, draw.second)
+    c, at_tilde = slope(tilde)
+    room = noise.slack(tilde, draw.action)
+    if coupling == "coupled":
+        path = room * at_tilde
+    else:
+        path = slope(noise.relaxed(logits, draw.gumbel))[1] - (1 - room) * at_tilde
+    pulled = path - logits.softmax(-1) * path.sum(-1, keepdim=True)
+    return (value.detach() - c)[..., None, None] * score(draw) + pulled
+
+
+def squared_norm(
+    draw: Draw,
+    value: Float[Tensor, "*batch"],
+    tangent: Tangent,
+    coupling: Coupling,
+    direction: Float[Tensor, "*batch D A"],
+) -> Float[Tensor, "*batch"]:
+    """Rows with the value of <direction, u> and the gradient of |u|^2, without double backward.
+
+    With v = stop(u), the gradient of |u|^2 in c's parameters is that of 2 <v, u>, and <v, u> needs
+    only c and its directional derivative. The direction v is the norm at the logits; J v with v a
+    parameter gradient is the norm of v.
+    """
+    logits = draw.logits.detach()
+    tilde = noise.relaxed_given_action(logits, draw.action, draw.second)
+    room, w = noise.slack(tilde, draw.action), along(draw, direction)
+    w_score = w.gather(-1, draw.action.unsqueeze(-1)).squeeze(-1).sum(-1)
+    if coupling == "coupled":
+        c, path = tangent(tilde, room * w)
+    else:
+        c, truncated = tangent(tilde, (1 - room) * w)
+        path = tangent(noise.relaxed(logits, draw.gumbel), w)[1] - truncated
+    inner = (value.detach() - c) * w_score + path
+    return 2 * inner - inner.detach()
