@@ -10,6 +10,7 @@ from rlgrad.adam import SeedAdam
 from rlgrad.config import Config
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.estimators.passes import Trace
+from rlgrad.estimators.statistics import row_share
 
 
 class Critic(nn.Module):
@@ -53,8 +54,8 @@ class Critic(nn.Module):
             trace: of the first step, where it is known.
         """
         rows = len(x), -1, 1
-        share = weight / weight.flatten(1).sum(1).clamp(min=1.0).view(-1, *[1] * (weight.ndim - 1))
-        goal, share = target.reshape(rows), share.reshape(rows)
+        goal = target.reshape(rows)
+        share = row_share(target, weight, len(x)).reshape(rows)
         for _ in range(steps):
             trace = trace or self.network.trace(x)
             error = (trace.output[..., :1] - goal) * share

@@ -9,7 +9,7 @@ differs from the variance by a constant.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -51,6 +51,32 @@ def controlled(
     return (value.detach() - c)[..., None, None] * score(draw) + pulled
 
 
+class Term(NamedTuple):
+    """One evaluation of c inside <w, u>: value_weight c(z) + slope_weight dc(z; dz)."""
+
+    z: Tensor
+    """``[*batch, D, A]``."""
+    dz: Tensor
+    """``[*batch, D, A]``."""
+    value_weight: Tensor | float
+    """``[*batch]``."""
+    slope_weight: float
+
+
+def terms(
+    draw: Draw, coupling: Coupling, direction: Float[Tensor, "*batch D A"]
+) -> tuple[Float[Tensor, "*batch"], list[Term]]:
+    """<w, u> as f times the first, ``[*batch]``, plus a sum of evaluations of c."""
+    logits = draw.logits.detach()
+    tilde = noise.relaxed_given_action(logits, draw.action, draw.second)
+    room, w = noise.slack(tilde, draw.action), along(draw, direction)
+    w_score = w.gather(-1, draw.action.unsqueeze(-1)).squeeze(-1).sum(-1)
+    if coupling == "coupled":
+        return w_score, [Term(tilde, room * w, -w_score, 1.0)]
+    z = noise.relaxed(logits, draw.gumbel)
+    return w_score, [Term(tilde, (1 - room) * w, -w_score, -1.0), Term(z, w, 0.0, 1.0)]
+
+
 def squared_norm(
     draw: Draw,
     value: Float[Tensor, "*batch"],
@@ -64,14 +90,9 @@ def squared_norm(
     only c and its directional derivative. The direction v is the norm at the logits; J v with v a
     parameter gradient is the norm of v.
     """
-    logits = draw.logits.detach()
-    tilde = noise.relaxed_given_action(logits, draw.action, draw.second)
-    room, w = noise.slack(tilde, draw.action), along(draw, direction)
-    w_score = w.gather(-1, draw.action.unsqueeze(-1)).squeeze(-1).sum(-1)
-    if coupling == "coupled":
-        c, path = tangent(tilde, room * w)
-    else:
-        c, truncated = tangent(tilde, (1 - room) * w)
-        path = tangent(noise.relaxed(logits, draw.gumbel), w)[1] - truncated
-    inner = (value.detach() - c) * w_score + path
+    w_score, evaluations = terms(draw, coupling, direction)
+    inner = value.detach() * w_score
+    for z, dz, value_weight, slope_weight in evaluations:
+        c, slope = tangent(z, dz)
+        inner = inner + (value_weight * c + slope_weight * slope)
     return 2 * inner - inner.detach()

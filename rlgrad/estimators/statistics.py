@@ -35,6 +35,15 @@ def per_seed_mean(
     return torch.where(w > 0, rows * w, 0.0).sum(-1) / w.sum(-1).clamp(min=1.0)
 
 
+def row_share(
+    like: Float[Tensor, "*batch"], weight: Tensor | None, seeds: int | None
+) -> Float[Tensor, "*batch"]:
+    """What each row contributes to ``weighted_mean``: 1 / its seed's count, or 0."""
+    rows = seed_rows(like, seeds)
+    w = torch.ones_like(rows) if weight is None else weight.reshape(rows.shape).to(like)
+    return (w / w.sum(-1, keepdim=True).clamp(min=1.0)).reshape(like.shape)
+
+
 def weighted_mean(
     x: Float[Tensor, "*batch"], weight: Tensor | None, seeds: int | None
 ) -> Float[Tensor, ""]:
