@@ -129,7 +129,7 @@ class Learner(nn.Module):
 
         Args:
             rollout: S seeds.
-            second: ``[S, T, N, D, A]`` Exp(1) noise for relaxed estimators.
+            second: ``[S, T, N, D, A]`` Exp(1) noise for relaxed estimators; see ``Draw.second``.
             share: ``[S, 1]`` of the full step sizes.
             critic_steps: full-batch steps of the critics.
             measure: whether to compute the numbers that are logged; changes no other bit.

@@ -106,6 +106,8 @@ class Trainer:
         card, notes = self.resolved.env, []
         if card.simulator and card.kwargs:
             notes.append(f"env-kwargs rule out {card.simulator}: training on Gymnasium's {card.id}")
+        if not self.learner.estimator.traits.unbiased:
+            notes.append(f"{self.config.estimator} is biased: its mean is not the policy gradient")
         if self.whole:
             return [*notes, "-n is reached by whole episodes, so a seed ends a little later"]
         batch, total = self.config.num_envs * self.length, self.config.total_timesteps
@@ -140,17 +142,18 @@ class Trainer:
                 alive = torch.as_tensor(alive, device=self.device)
         return collect(self.lanes, self.learner.actor(), observation, gumbel, alive)
 
-    def _noise(self, purpose: Purpose) -> Tensor:
-        """This iteration's Exp(1) noise ``[S, T, N, D, A]`` for a purpose."""
+    def _noise(self, purpose: Purpose, copies: int = 1) -> Tensor:
+        """This iteration's Exp(1) noise ``[S, T, N, D, A]``, with a leading K for K copies."""
         S, N, T, (D, A) = len(self.seeds), self.config.num_envs, self.length, self.learner.shape
-        noise = self.streams.exponential(purpose, self.iteration, N, T * D * A)
-        return noise.view(S, N, T, D, A).transpose(1, 2)
+        noise = self.streams.exponential(purpose, self.iteration, N, copies * T * D * A)
+        each = noise.view(S, N, copies, T, D, A).permute(2, 0, 3, 1, 4, 5)
+        return each[0] if copies == 1 else each
 
     def _update(self, rollout: Rollout, measure: bool) -> dict[str, Tensor]:
         """Train on a rollout; frozen seeds keep their bits, diverged ones their last good."""
         second = rollout.gumbel  # unused, unless the estimator relaxes the choice
         if self.learner.estimator.traits.one_pass:
-            second = self._noise(Purpose.RELAXATION)
+            second = self._noise(Purpose.RELAXATION, self.learner.estimator.relaxations)
         shares = [[self.share(outcome.steps)] for outcome in self.outcomes]
         share = torch.tensor(shares, device=self.device)
         # From the iteration alone, so that a seed takes as many critic steps alone as among others.
