@@ -13,11 +13,12 @@ import tyro
 
 import rlgrad
 from rlgrad import cards
-from rlgrad.arguments import flags_of, parse, parse_env_kwargs, positional, spelled, value_of
+from rlgrad.arguments import Flags, flags_of, parse, parse_env_kwargs, positional, spelled, value_of
+from rlgrad.commands import Evaluate, List, Variance
 from rlgrad.config import FIELDS, Config
 from rlgrad.errors import UsageError, nearest
 from rlgrad.options import Options, checked, parse_seeds
-from rlgrad.report import print_evaluation, print_list, print_summary
+from rlgrad.report import print_summary
 
 
 @dataclass(frozen=True)
@@ -63,77 +64,17 @@ class Train:
         return int(any(seed["status"] == "failed" for seed in result["seeds"]))
 
 
-@dataclass(frozen=True)
-class Evaluate:
-    """Evaluate a trained run on Gymnasium's own environment, by sampling and by argmax."""
-
-    path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run directory, or "latest"."""
-    seed: int | None = None
-    """Which of the run's seeds. Default: all."""
-    episodes: int = 100
-    """Fresh episodes per seed, by sampling and as many by argmax."""
-    env_seed: int = 0
-    """Seeds of the evaluation episodes; another number, other episodes."""
-    env_module: tuple[str, ...] = ()
-    """Modules to import first, which register environments."""
-    log_dir: str = "runs"
-    """Where "latest" looks."""
-    json: bool = False
-    """Print the result as JSON on standard output."""
-
-    def execute(self, chosen: dict[str, Any]) -> int:
-        """Evaluate and print a table."""
-        from rlgrad.evaluation import evaluate_run
-
-        if self.episodes < 1:
-            raise UsageError(f"got --episodes {self.episodes}; expected at least 1")
-        if not 0 <= self.env_seed < 1 << 63:
-            raise UsageError(f"got --env-seed {self.env_seed}; expected 0 to 2^63-1")
-        rows = evaluate_run(
-            self.path, self.seed, self.episodes, self.env_seed, self.env_module, self.log_dir
-        )
-        if self.json:
-            print(json.dumps(rows))
-        else:
-            print_evaluation(rows)
-        return 0
-
-
-@dataclass(frozen=True)
-class List:
-    """List agents, environments or estimators."""
-
-    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")]
-    """agents, envs or estimators."""
-    cite: bool = False
-    """Add the sources."""
-    json: bool = False
-    """Print as JSON."""
-
-    def execute(self, chosen: dict[str, Any]) -> int:
-        """Print a table."""
-        from rlgrad.listing import rows
-
-        found = rows(self.what)
-        if self.json:
-            print(json.dumps(found))
-        else:
-            print_list(self.what, found, self.cite)
-        return 0
-
-
-COMMANDS: dict[str, type[Train] | type[Evaluate] | type[List]] = {
+COMMANDS: dict[str, type[Train] | type[Evaluate] | type[Variance] | type[List]] = {
     "train": Train,
     "evaluate": Evaluate,
+    "variance": Variance,
     "list": List,
 }
 
 
-FLAGS = {
+FLAGS: dict[type, Flags] = {
     Train: flags_of(Train, Options, Config),
-    Evaluate: flags_of(Evaluate),
-    List: flags_of(List),
+    **{command: flags_of(command) for command in (Evaluate, Variance, List)},
 }
 for _table in ("run", "config"):
     del FLAGS[Train][_table]
@@ -206,6 +147,7 @@ def usage() -> str:
         *(f"  {name:10s} {(c.__doc__ or '').splitlines()[0]}" for name, c in COMMANDS.items()),
         "",
         "  rlgrad train CartPole-v1 --estimator relax",
+        "  rlgrad variance bandit",
         "  rlgrad COMMAND --help shows a command's options",
     ]
     return "\n".join(lines)

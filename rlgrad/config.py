@@ -83,6 +83,10 @@ class Config:
     """Estimator option: subtract the running mean of what a learned baseline leaves."""
     normalise: bool = False
     """Estimator option: divide by the running deviation of what a learned baseline leaves."""
+    fit: Literal["regression", "variance"] | None = None
+    """Estimator option: what a learned baseline or q descends, squared error or the variance."""
+    per_logit: bool = False
+    """Estimator option: one learned baseline for each logit; goes with fit variance."""
 
 
 ESTIMATOR_OPTIONS = (
@@ -94,7 +98,11 @@ ESTIMATOR_OPTIONS = (
     "decay",
     "centre",
     "normalise",
+    "fit",
+    "per_logit",
 )
+# An estimator's own name of an option, where a field of that name says something else here.
+OPTION_NAMES = {"fit": "objective"}
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 # (least, most) allowed; None: open.
 _RANGES: dict[str, tuple[float | None, float | None]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import time
 from types import TracebackType
@@ -104,3 +105,10 @@ def short(number: int | float) -> str:
         if number >= unit:
             return f"{number / unit:.3g}{name}"
     return f"{number:.0f}"
+
+
+def passing(line: str) -> None:
+    """Show a line on a terminal until the next one comes; nothing where there is no terminal."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r{line[:width]:{width}s}\r", end="", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What there is: agents, environments and estimators, as rows."""
+"""What there is: agents, environments, estimators and problems, as rows."""
 
 from __future__ import annotations
 
@@ -78,13 +78,38 @@ def estimators() -> list[dict[str, Any]]:
     return rows
 
 
+def problems() -> list[dict[str, Any]]:
+    """Problems with a known gradient: name, shape, joint choices, summary, source."""
+    from rlgrad.problems import PROBLEMS, problem
+
+    rows = []
+    for each in map(problem, PROBLEMS):
+        factors, categories = each.logits.shape
+        rows.append(
+            {
+                "name": each.name,
+                "factors": factors,
+                "categories": categories,
+                "choices": each.choices,
+                "summary": each.summary,
+                "source": each.source,
+            }
+        )
+    return rows
+
+
 def rows(what: str) -> list[dict[str, Any]]:
-    """Rows of "agents", "envs" or "estimators".
+    """Rows of "agents", "envs", "estimators" or "problems".
 
     Raises:
         UsageError: for anything else, with the nearest of them.
     """
-    tables = {"agents": agents, "envs": envs, "estimators": estimators}
+    tables = {
+        "agents": agents,
+        "envs": envs,
+        "estimators": estimators,
+        "problems": problems,
+    }
     if what not in tables:
         raise UsageError(f"cannot list {what!r}; {nearest(what, tables)}")
     return tables[what]()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlgrad.config import ESTIMATOR_OPTIONS, Config
+from rlgrad.config import ESTIMATOR_OPTIONS, OPTION_NAMES, Config
 from rlgrad.errors import UsageError
 from rlgrad.estimators import Traits, options
 
@@ -82,16 +82,18 @@ def observation_factors(space: Any, scale: Sequence[float]) -> list[float] | Non
 
 def estimator_options(config: Config) -> dict[str, object]:
     """What the config says to its estimator; refuses what that estimator does not take."""
-    known = options(config.estimator)
-    given = {key: getattr(config, key) for key in ESTIMATOR_OPTIONS}
-    # By identity: 0 is a choice, and equal to False.
-    chosen = {k: v for k, v in given.items() if v is not None and v is not False}
-    for key in chosen:
-        if key not in known:
-            takes = ", ".join(k for k in ESTIMATOR_OPTIONS if k in known) or "none"
+    known, chosen = options(config.estimator), {}
+    names = {field: OPTION_NAMES.get(field, field) for field in ESTIMATOR_OPTIONS}
+    for field, name in names.items():
+        value = getattr(config, field)
+        if value is None or value is False:  # by identity: 0 is a choice, and equal to False
+            continue
+        if name not in known:
+            takes = ", ".join(each for each in names if names[each] in known) or "none"
             raise UsageError(
-                f"estimator {config.estimator} has no option {key!r}; it takes {takes}"
+                f"estimator {config.estimator} has no option {field!r}; it takes {takes}"
             )
+        chosen[name] = value
     if "hidden" in known:
         chosen["hidden"] = config.hidden
     return chosen

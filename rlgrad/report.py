@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+_LEGEND = """
+fit: whether its own parameters were trained; f: values of f per estimate
+bias: norm of mean - exact; z: worst |bias| of a logit in standard errors
+var: variance, log: its logarithm; x f: variance x f
+SNR: squared norm of the exact gradient / variance; µs: per estimate
+> least x f of the unbiased that do not enumerate f; * declared biased"""
 _HIDDEN = {"card", "source"}  # in --json, and the source with --cite
 
 
@@ -31,8 +38,11 @@ def print_list(what: str, rows: Sequence[Mapping[str, Any]], cite: bool) -> None
         return
     keys = [key for key in rows[0] if key not in _HIDDEN]
     table = Table(box=None, header_style="bold", pad_edge=False)
+    longest = max(len(_text(row[keys[0]])) for row in rows)
     for key in keys:
-        table.add_column(key.replace("_", " "), no_wrap=key != "summary")
+        # Names are to be copied: on a narrow terminal the others give way.
+        least = longest if key == keys[0] else None
+        table.add_column(key.replace("_", " "), no_wrap=key != "summary", min_width=least)
     for row in rows:
         table.add_row(*(_text(row[key]) for key in keys))
     console = _console()
@@ -60,6 +70,49 @@ def print_evaluation(rows: Sequence[Mapping[str, Any]]) -> None:
             str(row["seed"]), _score(row["sampled"]), _score(row["argmax"]), str(unfinished)
         )
     _console().print(table)
+
+
+_NUMBERS = (
+    ("f", "evaluations"), ("bias", "bias"), ("z", "z"), ("var", "variance"),
+    ("log", "log_variance"), ("x f", "cost"), ("SNR", "signal_to_noise"), ("µs", "microseconds"),
+)  # fmt: skip
+SUSPICIOUS = 6.5  # |z| that an unbiased estimator reaches once in 1e10 measurements
+
+
+def _number(row: Mapping[str, Any], key: str) -> str:
+    value = row[key]
+    if value is None:  # JSON has no infinity
+        unknown = row["bias"] is None and key in ("bias", "z")
+        return "-" if unknown else "-inf" if key == "log_variance" else "inf"
+    if key in ("z", "microseconds", "log_variance") and abs(value) < 1000:
+        return f"{value:.{2 if key == 'log_variance' else 1}f}"
+    text = f"{value:.3g}" if key != "bias" else f"{value:.2g}"
+    return re.sub(r"e([+-])0", r"e\1", text)
+
+
+def print_variance(table: Mapping[str, Any]) -> None:
+    """The table of ``rlgrad variance``, by variance; what cannot be served comes below it."""
+    console = _console()
+    console.print(f"{table['problem']}: {table['summary']}", markup=False)
+    known = table["mean"] is not None
+    exact = "E[f] = {mean:.6g}, squared norm of its gradient {signal:.4g}; " if known else ""
+    console.print(exact.format(**table) + f"{table['draws']:,} estimates each\n", markup=False)
+    shown = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for title in ("estimator", "fit"):
+        shown.add_column(title, overflow="fold")
+    for title, _ in _NUMBERS:
+        shown.add_column(title, justify="right", no_wrap=True)
+    for row in table["results"]:
+        mark = ">" if row["label"] == table["best"] else " " if row["unbiased"] else "*"
+        wrong = row["unbiased"] and row["z"] is not None and row["z"] > SUSPICIOUS
+        style = "bold red" if wrong else "bold" if mark == ">" else ""
+        cells = (_number(row, key) for _, key in _NUMBERS)
+        name = f"{mark}{row['estimator']} {row['variant']}"
+        shown.add_row(name.rstrip(), _text(row["trained"]), *cells, style=style)
+    console.print(shown)
+    for row in table["refused"]:
+        console.print(f" {row['estimator']}: {row['reason']}", markup=False)
+    console.print(_LEGEND)
 
 
 def _ending(seed: Mapping[str, Any], solved_at: float | None) -> str:

@@ -19,6 +19,9 @@ from torch import Tensor
 
 from rlgrad.estimators import ESTIMATORS, Draw, Estimator, build, measure, one_hot
 from rlgrad.estimators.base import Objective
+from rlgrad.estimators.objective import values_at
+from rlgrad.problems import problem
+from rlgrad.problems.catalogue import table, waves
 
 torch.set_num_threads(1)  # the machines that run the tests have two cores, shared
 
@@ -29,13 +32,6 @@ INF = float("inf")
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def table(values: Tensor) -> Objective:
-    """f(b_1 .. b_D) = values[b_1, .., b_D], multilinear in relaxed choices."""
-    letters = "abc"[: values.ndim]
-    equation = ",".join(f"...{each}" for each in letters) + f",{letters}->..."
-    return lambda x: torch.einsum(equation, *x.unbind(-2), values.to(x))
 
 
 class Problem(NamedTuple):
@@ -71,14 +67,7 @@ def double(numbers: list) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64)
 
 
-def waves(*shape: int) -> Tensor:
-    """An arbitrary, non-separable table of values between -3 and 3."""
-    count = torch.Size(shape).numel()
-    return (3 * torch.sin(1.7 * torch.arange(count, dtype=torch.float64) ** 2 + 0.3)).view(shape)
-
-
-BANDIT_LOGITS = double([[0.5, 0.0, -0.5, 0.3]])
-BANDIT_F = table(double([1, 3, 2, 5]))
+BANDIT_LOGITS, BANDIT_F = problem("bandit").logits, problem("bandit").f
 
 
 def bandit(noise: float = 0.0) -> Problem:
@@ -87,11 +76,11 @@ def bandit(noise: float = 0.0) -> Problem:
 
 def bernoulli_toy(logit: float) -> Problem:
     """(b - 0.499)^2 with b the index of the category."""
-    return Problem(double([[0.0, logit]]), lambda x: (x[..., 0, 1] - 0.499) ** 2)
+    toy = problem("toy", logit=logit)
+    return Problem(toy.logits, toy.f)
 
 
-COINS_LOGITS = double([[0.4, -0.3], [0.0, 1.0], [-0.6, 0.2]])
-DICE_LOGITS = double([[0.5, -0.2, 0.1], [1.0, 0.0, -0.7], [-0.3, 0.3, 0.6]])
+COINS_LOGITS, DICE_LOGITS = problem("coins").logits, problem("dice").logits
 
 PROBLEMS = {
     "coin": Problem(double([[0.4, -0.3]]), table(double([2, -1]))),
@@ -118,18 +107,6 @@ SMOOTH = {
     "network": Problem(DICE_LOGITS[:2], network),
     "masked-network": Problem(double([[0.5, -0.2, 0.1], [1.0, -INF, -0.7]]), network),
 }
-
-
-def every_choice(logits: Tensor) -> tuple[Draw, Tensor]:
-    """All joint choices at logits ``[D, A]`` as one draw without noise, and their p(b) ``[n]``."""
-    factors, categories = logits.shape
-    rows = [torch.arange(categories)] * factors
-    action = torch.cartesian_prod(*rows).view(-1, factors)
-    p = logits.softmax(-1)[torch.arange(factors), action].prod(-1)
-    possible = p > 0
-    action, p = action[possible], p[possible]
-    batch = logits.expand(len(p), -1, -1)
-    return Draw(batch, torch.zeros_like(batch), torch.ones_like(batch), action), p
 
 
 def enumerated(estimator: Estimator, problem: Problem) -> tuple[Tensor, float]:
@@ -187,10 +164,60 @@ def ks(x: Tensor, y: Tensor) -> float:
     return float(gap) * (n * m / (n + m)) ** 0.5
 
 
-def values_at(estimator: Estimator, draw: Draw, f: Objective) -> Tensor:
-    """F at the drawn choices, ``[*batch]`` or ``[K, *batch]``."""
-    choice = one_hot(draw)
-    return f(choice) if estimator.traits.values == 1 else torch.stack([f(each) for each in choice])
+def every_choice(logits: Tensor, draws: int = 1) -> tuple[Draw, Tensor]:
+    """All n joint choices at logits ``[D, A]`` and their probabilities ``[n]``.
+
+    With several draws: all n^K tuples of choices, K first. Weighted by the probabilities, the mean
+    over these rows is an expectation, for members that use no noise but the choice.
+    """
+    D, A = logits.shape
+    single = torch.tensor(list(itertools.product(range(A), repeat=D)))
+    tuples = torch.tensor(list(itertools.product(range(len(single)), repeat=draws))).T
+    action = single[tuples]
+    p = logits.softmax(-1)[torch.arange(D), action].prod(-1).prod(0)
+    action = action if draws > 1 else action[0]
+    rows = logits.expand(*action.shape[:-1], D, A)
+    return Draw(rows, torch.zeros_like(rows), torch.ones_like(rows), action), p
+
+
+def moments(u: Tensor, p: Tensor) -> tuple[Tensor, float]:
+    """(mean ``[D, A]``, total variance) of estimates ``[n, D, A]`` of probability p ``[n]``."""
+    weight = p[:, None, None]
+    mean = (weight * u).sum(0)
+    return mean, float((weight * (u - mean) ** 2).sum())
+
+
+def fitted(
+    estimator: Estimator, problem: Problem, steps: int, batch: int, rate: float
+) -> Estimator:
+    """The member after Adam on its loss, on fresh draws without a context; in float64 then."""
+    generator = seeded(1)
+    optimiser = torch.optim.Adam(estimator.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    logits, f = problem.logits.float().expand(batch, -1, -1), problem.observed(generator)
+    for _ in range(steps):
+        draw = estimator.sample(logits, generator=generator)
+        optimiser.zero_grad()
+        estimator.loss(draw, f(one_hot(draw))).backward()
+        optimiser.step()
+        schedule.step()
+    return estimator.double()
+
+
+def slope_of_squared_norm(
+    estimator: Estimator, draw: Draw, value: Tensor, context: Tensor | None, step: Tensor
+) -> float:
+    """Finite difference of mean |u|^2, in its one parameter, along ``step`` at common noise."""
+    (flat,) = estimator.parameters()
+
+    def norm(h: float) -> float:
+        with torch.no_grad():
+            flat.add_(h * step)
+            u = estimator.gradient(draw, value, context=context)
+            flat.sub_(h * step)
+        return float(u.square().sum((-2, -1)).mean())
+
+    return (norm(1e-5) - norm(-1e-5)) / 2e-5
 
 
 def randomise(estimator: Estimator, generator: torch.Generator) -> None:
@@ -206,7 +233,15 @@ VARIANTS = {
         {"constant": "optimal"},
         {"constant": "optimal-per-logit", "decay": 1.0},
     ],
-    "learned": [{}, {"centre": True}, {"centre": True, "normalise": True, "scale": 2.0}],
+    "leave-one-out": [{}, {"draws": 5}],
+    "learned": [
+        {},
+        {"centre": True},
+        {"centre": True, "normalise": True, "scale": 2.0},
+        {"objective": "variance", "scale": 2.0},
+        {"objective": "variance", "per_logit": True},
+    ],
+    "all-action-control": [{"objective": "variance", "scale": 2.0}, {"objective": "regression"}],
     "gumbel-softmax": [{"temperature": 0.5}, {"temperature": 0.05}],
     "gumbel-rao": [{"draws": 1}, {"draws": 5}],
     "rebar": [{"coupling": "coupled"}, {"coupling": "independent", "temperature": 0.2}],

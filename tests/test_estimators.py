@@ -102,6 +102,17 @@ def test_measure_is_the_mean_and_variance_of_its_draws():
     assert gap.max() < Z_BOUND
 
 
+def test_measure_counts_the_values_of_f_that_one_estimate_takes():
+    problem = PROBLEMS["coins"]
+    # exact sums over the 8 choices, beside the value of its draw.
+    for name, evaluations in {"reinforce": 1, "leave-one-out": 2, "disarm": 2, "exact": 9}.items():
+        estimator = build(name, 3, 2)
+        measured = measure(estimator, problem.logits, problem.f, 500, chunk=300)
+        assert measured.evaluations == evaluations, name
+        assert measured.work_normalised_variance == evaluations * measured.variance
+    assert build("leave-one-out", 3, 2, draws=7).values == 7
+
+
 BATCH_LOGITS = torch.randn(3, 7, 3, 3, generator=seeded(1), dtype=torch.float64)
 BATCH_LOGITS[..., 1, 2] = -INF
 BATCH_CONTEXT = torch.randn(3, 7, FEATURES, generator=seeded(2), dtype=torch.float64)
@@ -130,6 +141,115 @@ def test_gradient_is_pure(name, chosen):
     assert value.grad is None
 
 
+def calls(estimator, draw, value, context):
+    """What takes a draw, its value and a context."""
+    return (
+        lambda: estimator.gradient(draw, value, context=context, f=DICE),
+        lambda: estimator.loss(draw, value, context=context, f=DICE),
+    )
+
+
+@every_member
+def test_shapes_that_do_not_fit_are_refused(name, chosen):
+    estimator = make(name, chosen, BATCH_LOGITS)
+    draw = estimator.sample(BATCH_LOGITS, generator=seeded(4))
+    value, context = values_at(estimator, draw, DICE), BATCH_CONTEXT
+    K = estimator.values
+    expected = r"\[3, 7\]" if K == 1 else rf"\[{K}, 3, 7\], the {K} values of each choice first"
+    for wrong in (value[0], value.unsqueeze(-1), value[..., 1:]):
+        for call in calls(estimator, draw, wrong, context)[: 1 + estimator.traits.trained]:
+            with pytest.raises(ValueError, match=rf"^got a value of shape .*expected {expected}$"):
+                call()
+    if K > 1:
+        single = type(draw)(*(each[0] for each in draw))
+        with pytest.raises(ValueError, match=rf"needs {K} draws of each choice.*sample\(\)$"):
+            estimator.gradient(single, value[0], context=context, f=DICE)
+    for wrong, came in [
+        (None, "no context"),
+        (context[..., :1], r"context of shape \[3, 7, 1\]"),
+        (context[0], r"context of shape \[7, 2\]"),
+    ]:
+        if not estimator.traits.context:
+            estimator.gradient(draw, value, context=wrong, f=DICE)
+            continue
+        for call in calls(estimator, draw, value, wrong)[:2]:
+            with pytest.raises(
+                ValueError, match=rf"^got {came}; .*context=2 and expects \[3, 7, 2\]"
+            ):
+                call()
+
+
+def test_a_member_of_ones_own_refuses_them_too():
+    class Own(type(build("reinforce"))):
+        def gradient(self, draw, value, *, context=None, f=None):
+            return torch.zeros_like(draw.logits)
+
+    draw = Own(1, 2).sample(torch.zeros(5, 1, 2))
+    assert Own(1, 2).gradient(draw, torch.zeros(5)).shape == (5, 1, 2)
+    with pytest.raises(ValueError, match=r"got a value of shape \[4\] for choices of shape \[5\]"):
+        Own(1, 2).gradient(draw, torch.zeros(4))
+
+
+@every_member
+def test_rescale_keeps_the_estimate_in_proportion(name, chosen):
+    # What a baseline or control variate learned in other units goes on to hold.
+    if "normalise" in chosen:
+        pytest.skip("divides by a deviation of at least one")
+    estimator = make(name, chosen, BATCH_LOGITS, f=DICE)
+    draw = estimator.sample(BATCH_LOGITS, generator=seeded(4))
+    value = values_at(estimator, draw, DICE)
+    before = estimator.gradient(draw, value, context=BATCH_CONTEXT, f=DICE)
+    estimator.rescale(double([[2.5]]))
+    after = estimator.gradient(draw, 2.5 * value, context=BATCH_CONTEXT, f=lambda x: 2.5 * DICE(x))
+    torch.testing.assert_close(after, 2.5 * before, rtol=1e-11, atol=1e-11)
+
+
+def elementwise(x):
+    """An objective whose own bits do not depend on the batch."""
+    flat = x.flatten(-2)
+    return ((flat * torch.arange(1.0, 1 + flat.shape[-1]).to(x)).sum(-1) - 3.0).square()
+
+
+def everything_of(estimator, logits, noise_pair, context, factor):
+    """Estimate, gradients of the loss, and state afterwards, by name."""
+    draw = estimator.sample(logits, noise_pair=noise_pair)
+    value = values_at(estimator, draw, elementwise)
+    found = {"u": estimator.gradient(draw, value, context=context, f=elementwise)}
+    for direction in (None, (3 * context[..., :1, None]).expand_as(found["u"]).contiguous()):
+        loss = estimator.loss(draw, value, context=context, f=elementwise, direction=direction)
+        if loss is not None:
+            grads = torch.autograd.grad(loss, list(estimator.parameters()))
+            found |= {f"grad {i} {direction is None}": each for i, each in enumerate(grads)}
+    estimator.observe(draw, value, context=context)
+    estimator.rescale(factor)
+    return found | dict(estimator.state_dict())
+
+
+@pytest.mark.parametrize("shape", [(7, 3, 2), (33, 1, 3), (5, 7, 2, 5)], ids=str)
+@every_member
+def test_a_seed_gets_the_same_bits_alone_as_among_twenty(name, chosen, shape):
+    rows, D, A = shape[:-2], *shape[-2:]
+    logits = 2 * torch.randn(20, *rows, D, A, generator=seeded(1))
+    logits[..., 0, 0] = torch.where(logits[..., 0, 0] > 2, -INF, logits[..., 0, 0])
+    context = torch.randn(20, *rows, FEATURES, generator=seeded(2))
+    twenty = make(name, chosen, logits, seeds=20, dtype=torch.float32)
+    first = twenty.sample(logits, generator=seeded(3))
+    pair = first.gumbel, first.second
+    state = {key: each.clone() for key, each in twenty.state_dict().items()}
+    factor = torch.linspace(0.5, 2, 20)[:, None]
+    company = everything_of(twenty, logits, pair, context, factor)
+    for i in (0, 13, 19):
+        at = slice(i, i + 1)
+        alone = make(name, chosen, logits[at], seeds=1, dtype=torch.float32)
+        alone.load_state_dict({key: each[at] for key, each in state.items()})
+        # The seed's axis comes after that of several draws.
+        own = tuple(each.narrow(each.ndim - logits.ndim, i, 1).clone() for each in pair)
+        found = everything_of(alone, logits[at].clone(), own, context[at].clone(), factor[at])
+        assert found.keys() == company.keys()
+        for key, each in found.items():
+            assert torch.equal(each[0], company[key][i]), (key, i)
+
+
 @every_member
 def test_surrogate_has_the_value_of_f_and_the_gradient_of_the_estimate(name, chosen):
     estimator = make(name, chosen, BATCH_LOGITS, f=DICE)
@@ -140,7 +260,7 @@ def test_surrogate_has_the_value_of_f_and_the_gradient_of_the_estimate(name, cho
     inside = (factor * plain).detach()
     context = BATCH_CONTEXT
     u = estimator.gradient(draw, inside, context=context, f=lambda x: factor.detach() * DICE(x))
-    mean = plain if estimator.traits.values == 1 else plain.mean(0)
+    mean = plain if estimator.values == 1 else plain.mean(0)
     first = surrogate(draw._replace(logits=logits), factor * mean, u)
     second = estimate(
         estimator, logits, lambda x: factor * DICE(x), context=context, generator=seeded(4)

@@ -17,7 +17,7 @@ from test_returns import naive_gae, naive_n_step, naive_return
 from rlgrad.adam import SeedAdam
 from rlgrad.config import Config
 from rlgrad.diagnostics import gradient_noise
-from rlgrad.estimators import Draw
+from rlgrad.estimators import Draw, one_hot
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.estimators.score import Kind
 from rlgrad.learner import Learner
@@ -282,6 +282,9 @@ def test_measured_value_scale_is_the_root_mean_square_and_moves_no_function(agen
         *({"estimator": "constant", "constant": kind} for kind in get_args(Kind)),
         {"estimator": "learned", "centre": True, "normalise": True},
         {"estimator": "relax"},
+        {"estimator": "learned", "fit": "variance", "per_logit": True},
+        {"estimator": "all-action"},
+        {"estimator": "all-action-control"},
     ],
     ids=str,
 )
@@ -304,16 +307,41 @@ def test_baselines_follow_the_measured_scale(options):
     torch.testing.assert_close(*given, **EXACT)
 
 
+def attached(estimator, draw, credit, x):
+    """u by its formula, attached to the estimator's parameters."""
+    if hasattr(estimator, "coupling"):
+        return relax_oracle(estimator.control, draw, credit, x, estimator.coupling)
+    p, hot = draw.logits.detach().softmax(-1), one_hot(draw)
+    if hasattr(estimator, "q"):
+        q = estimator.q(x, credit)
+        left = credit - (q * hot).sum((-2, -1))
+        return left[..., None, None] * (hot - p) + p * q - p * (p * q).sum(-1, keepdim=True)
+    v = estimator.predict(x, credit)
+    return (credit[..., None, None] - (v if estimator.per_logit else v[..., None, None])) * (
+        hot - p
+    )
+
+
 @pytest.mark.parametrize("objective", ["logits", "environment", "batch"])
-@pytest.mark.parametrize("coupling", ["coupled", "independent"])
-def test_relax_descends_its_objective(objective, coupling):
-    """The gradient that c's optimiser gets is autograd's of the squared norm, twice through u."""
-    learner = make(signal="gae", estimator="relax", objective=objective, coupling=coupling)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"estimator": "relax", "coupling": "coupled"},
+        {"estimator": "relax", "coupling": "independent"},
+        {"estimator": "learned", "fit": "variance"},
+        {"estimator": "learned", "fit": "variance", "per_logit": True},
+        {"estimator": "all-action-control"},
+    ],
+    ids=str,
+)
+def test_an_estimator_descends_its_objective(objective, options):
+    """The gradient that its optimiser gets is autograd's of the squared norm, twice through u."""
+    learner = make(signal="gae", objective=objective, **options)
     rollout = make_rollout(learner)
     credit, _ = credit_by_hand(learner, rollout)
     x = learner.see(rollout.observation)
     draw = Draw(learner.logits(rollout.observation), rollout.gumbel, second(), rollout.action)
-    u = relax_oracle(learner.estimator.control, draw, credit, x, coupling)
+    u = attached(learner.estimator, draw, credit, x)
     u = u * rollout.valid[..., None, None]
     expected = 0.0
     for s in range(S):

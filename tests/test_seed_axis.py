@@ -148,6 +148,25 @@ def test_every_objective_of_relax(objective, coupling, env):
     assert_same(run(env, "relax", [SEED], **flags), run(env, "relax", COMPANY, **flags))
 
 
+@pytest.mark.parametrize("env", ["CartPole-v1", "MountainCar-v0"])  # 2 and 3 actions
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"estimator": "learned", "fit": "variance", "objective": "environment"},
+        {"estimator": "learned", "fit": "variance", "per_logit": True},
+        {"estimator": "all-action"},
+        {"estimator": "all-action-control", "objective": "environment"},
+        {"estimator": "all-action-control", "fit": "regression"},
+    ],
+    ids=str,
+)
+def test_every_fit_of_baselines_and_of_q(flags, env):
+    flags = {**flags, "num_envs": 7, "num_steps": 13}
+    assert_same(
+        run(env, "actor-critic", [SEED], **flags), run(env, "actor-critic", COMPANY, **flags)
+    )
+
+
 @pytest.mark.parametrize("lanes", [1, 2, 7])
 @pytest.mark.parametrize("actions", [2, 3, 4, 6, 18])
 def test_gradients_per_lane_and_what_is_logged_of_them(actions, lanes):

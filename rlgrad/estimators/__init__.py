@@ -1,9 +1,10 @@
 """Gradient estimators for discrete random choices: usable without the rest of rlgrad."""
 
-from rlgrad.estimators.base import Draw, Estimator, Traits, estimate, one_hot, surrogate
+from rlgrad.estimators.base import Draw, Estimator, Traits, one_hot
 from rlgrad.estimators.build import ESTIMATORS, build, options
 from rlgrad.estimators.exact import exact_gradient
 from rlgrad.estimators.measure import Measurement, measure
+from rlgrad.estimators.objective import estimate, surrogate
 
 __all__ = [
     "ESTIMATORS",

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlgrad.estimators import noise
+from rlgrad.estimators.checks import checked
 
 Objective = Callable[[Tensor], Tensor]
 """f: one-hot or relaxed choices ``[*batch, D, A]`` -> values ``[*batch]``."""
@@ -47,13 +48,15 @@ class Traits:
     unbiased: bool
     """Its mean is the gradient of E[f], whatever its own parameters are."""
     values: int = 1
-    """Values of f it needs for one choice (K)."""
+    """Values of f it needs for one choice, at least; ``Estimator.values`` says how many (K)."""
     differentiable: bool = False
     """Needs f as a callable that accepts relaxed choices and is differentiable."""
     enumerable: bool = False
     """Needs f as a callable at every one-hot choice."""
     binary: bool = False
     """Serves factors of two categories only."""
+    antithetic: bool = False
+    """Its second draw takes the first one's Gumbel noise with the two categories swapped."""
     context: bool = False
     """Uses features of the state or input, where there are any."""
     trained: bool = False
@@ -89,6 +92,17 @@ class Estimator(nn.Module, ABC):
             seeds,
         )
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # Every member, also a user's own, checks its arguments in one place.
+        super().__init_subclass__(**kwargs)
+        for name in {"gradient", "loss", "observe"} & cls.__dict__.keys():
+            setattr(cls, name, checked(cls.__dict__[name]))
+
+    @property
+    def values(self) -> int:
+        """K, values of f that one estimate takes."""
+        return self.traits.values
+
     def sample(
         self,
         logits: Float[Tensor, "*batch D A"],
@@ -105,14 +119,16 @@ class Estimator(nn.Module, ABC):
                 ``Draw.second``, instead of fresh noise.
 
         Returns:
-            A ``Draw``, with a leading K where ``traits.values`` is above one.
+            A ``Draw``, with a leading K where ``values`` is above one.
         """
-        shape = logits.shape if self.traits.values == 1 else (self.traits.values, *logits.shape)
+        shape = logits.shape if self.values == 1 else (self.values, *logits.shape)
         if noise_pair is None:
             first = noise.exponential(shape, logits, generator)
             relaxed = shape if self.relaxations == 1 else (self.relaxations, *shape)
             noise_pair = -first.log(), noise.exponential(relaxed, logits, generator)
         gumbel, second = noise_pair
+        if self.traits.antithetic:
+            gumbel = torch.stack([gumbel[0], gumbel[0].flip(-1)])
         action = (logits.detach().log_softmax(-1) + gumbel).argmax(-1)
         return Draw(logits.expand(shape), gumbel, second, action)
 
@@ -199,6 +215,11 @@ def one_hot(draw: Draw) -> Float[Tensor, "*batch D A"]:
     return hot.to(draw.logits.dtype)
 
 
+def features(context: Tensor | None, like: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch C"]:
+    """The context, or no features at all ``[*batch, 0]``, of which a network is a constant."""
+    return like.new_zeros(*like.shape, 0) if context is None else context
+
+
 def score(draw: Draw) -> Float[Tensor, "*batch D A"]:
     """Gradient of log p(action) at the logits, detached: one-hot minus probabilities."""
     return one_hot(draw) - draw.logits.detach().softmax(-1)
@@ -231,51 +252,3 @@ def inner(
     """<logits, stop(gradient)> over ``axes`` (all: None), skipping masked categories."""
     finite = torch.where(logits.isneginf(), 0.0, logits)
     return (finite * gradient.detach()).sum(axes)
-
-
-def surrogate(
-    draw: Draw, value: Float[Tensor, "*batch"], gradient: Float[Tensor, "*batch D A"]
-) -> Float[Tensor, "*batch"]:
-    """A number whose value is f and whose gradient at the logits is the estimate.
-
-    Args:
-        draw: from ``Estimator.sample``, logits attached.
-        value: ``[*batch]``; its own graph (parameters of f) is kept.
-        gradient: ``[*batch, D, A]`` from ``Estimator.gradient``.
-    """
-    pulled = inner(draw.logits, gradient, (-2, -1))
-    return value + (pulled - pulled.detach())
-
-
-def estimate(
-    estimator: Estimator,
-    logits: Float[Tensor, "*batch D A"],
-    f: Objective,
-    *,
-    context: Tensor | None = None,
-    generator: torch.Generator | None = None,
-) -> Float[Tensor, "*batch"]:
-    """Sample a choice and return f there, differentiable in the logits by the estimator.
-
-    Args:
-        estimator: from ``build``.
-        logits: ``[*batch, D, A]``.
-        f: takes one-hot or relaxed choices ``[*batch, D, A]`` and returns ``[*batch]``.
-        context: ``[*batch, C]``, where the estimator was built with a context.
-        generator: source of noise.
-
-    Returns:
-        ``[*batch]``: the value is f at the sampled choice (its mean over K draws), the gradient
-        with respect to the logits is the estimate of d E[f] / d logits, and the gradient with
-        respect to parameters inside f is f's own.
-    """
-    draw = estimator.sample(logits, generator=generator)
-    choice = one_hot(draw)
-    if estimator.traits.values == 1:
-        value = f(choice)
-        inside = value.detach()
-    else:
-        values = torch.stack([f(each) for each in choice])
-        value, inside = values.mean(0), values.detach()
-    gradient = estimator.gradient(draw, inside, context=context, f=f)
-    return surrogate(draw._replace(logits=logits), value, gradient)

@@ -6,18 +6,22 @@ import inspect
 from typing import Any
 
 from rlgrad.errors import UsageError, nearest
+from rlgrad.estimators.all_action import AllAction, AllActionControl
 from rlgrad.estimators.base import Estimator
 from rlgrad.estimators.exact import Exact
+from rlgrad.estimators.learned import Learned
+from rlgrad.estimators.multisample import Disarm, LeaveOneOut
 from rlgrad.estimators.muprop import MuProp
 from rlgrad.estimators.rebar import Rebar
 from rlgrad.estimators.relax import Relax
 from rlgrad.estimators.relaxed import GumbelRao, GumbelSoftmax, ReinMax, StraightThrough
-from rlgrad.estimators.score import Constant, Learned, Reinforce
+from rlgrad.estimators.score import Constant, Reinforce
 
 ESTIMATORS: dict[str, type[Estimator]] = {
     "exact": Exact,
     "reinforce": Reinforce,
     "constant": Constant,
+    "leave-one-out": LeaveOneOut,
     "learned": Learned,
     "muprop": MuProp,
     "gumbel-softmax": GumbelSoftmax,
@@ -26,6 +30,9 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "reinmax": ReinMax,
     "rebar": Rebar,
     "relax": Relax,
+    "all-action": AllAction,
+    "all-action-control": AllActionControl,
+    "disarm": Disarm,
 }
 
 

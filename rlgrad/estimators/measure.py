@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlgrad.estimators.base import Estimator, Objective, one_hot
+from rlgrad.estimators.base import Estimator, Objective
+from rlgrad.estimators.objective import values_at
 
 
 class Measurement(NamedTuple):
@@ -21,11 +22,21 @@ class Measurement(NamedTuple):
     """Total: summed over logits, of one estimate."""
     value: float
     """Mean of f."""
+    evaluations: int
+    """Values of f that were computed for one estimate, those at its own draws included."""
 
     @property
     def signal_to_noise(self) -> float:
         """|mean|^2 / variance of one estimate."""
         return float(self.mean.square().sum()) / self.variance if self.variance else float("inf")
+
+    @property
+    def work_normalised_variance(self) -> float:
+        """Variance x evaluations: the variance of the mean for a budget of one value of f.
+
+        Estimators that take several values of f are compared by it.
+        """
+        return self.variance * self.evaluations
 
     def z_scores(self, reference: Float[Tensor, "D A"]) -> Float[Tensor, "D A"]:
         """(mean - reference) / standard error; where the error is zero, 0 or infinity."""
@@ -33,6 +44,17 @@ class Measurement(NamedTuple):
         rounding = 1e-9 * (1 + reference.abs())
         exact = torch.where(gap.abs() <= rounding, 0.0, torch.inf)
         return torch.where(self.standard_error > rounding, gap / self.standard_error, exact)
+
+
+class _Counted:
+    """An objective that counts the rows at which it was asked for a value."""
+
+    def __init__(self, f: Objective) -> None:
+        self.f, self.rows = f, 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.rows += x[..., 0, 0].numel()
+        return self.f(x)
 
 
 @torch.no_grad()
@@ -58,20 +80,22 @@ def measure(
         chunk: estimates in memory at a time.
     """
     total, square = torch.zeros_like(logits).double(), torch.zeros_like(logits).double()
-    value_total = 0.0
+    value_total, counted = 0.0, _Counted(f)
     for start in range(0, draws, chunk):
         n = min(chunk, draws - start)
         repeated = logits.expand(n, *logits.shape)
         features = None if context is None else context.expand(n, *context.shape)
         draw = estimator.sample(repeated, generator=generator)
-        choice = one_hot(draw)
-        if estimator.traits.values == 1:
-            value = f(choice)
-        else:
-            value = torch.stack([f(each) for each in choice])
-        u = estimator.gradient(draw, value, context=features, f=f).double()
+        value = values_at(estimator, draw, counted)
+        u = estimator.gradient(draw, value, context=features, f=counted).double()
         total, square = total + u.sum(0), square + (u * u).sum(0)
         value_total += float(value.double().mean()) * n
     mean = total / draws
     variance = ((square / draws - mean**2) * (draws / (draws - 1))).clamp(min=0.0)
-    return Measurement(mean, (variance / draws).sqrt(), float(variance.sum()), value_total / draws)
+    return Measurement(
+        mean,
+        (variance / draws).sqrt(),
+        float(variance.sum()),
+        value_total / draws,
+        counted.rows // draws,
+    )

@@ -1,4 +1,4 @@
-"""What estimators ask of an objective f that is at hand as a callable."""
+"""An objective f that is at hand as a callable: its values at choices, its slope, its estimate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlgrad.estimators.base import Objective
+from rlgrad.estimators.base import Draw, Estimator, Objective, inner, one_hot
 
 
 def needed(f: Objective | None, name: str, instead: str) -> Objective:
@@ -74,3 +74,53 @@ def _differentiated(f: Objective, x: Tensor, name: str, again: bool) -> tuple[Te
             "in them: use relax, leave-one-out or reinforce"
         )
     return y, gradient
+
+
+def values_at(estimator: Estimator, draw: Draw, f: Objective) -> Tensor:
+    """F at the drawn choices: ``[*batch]``, or ``[K, *batch]`` where the estimator takes K."""
+    choice = one_hot(draw)
+    # f may know of the batch, such as the input of each row, but not of K.
+    return f(choice) if estimator.values == 1 else torch.stack([f(each) for each in choice])
+
+
+def surrogate(
+    draw: Draw, value: Float[Tensor, "*batch"], gradient: Float[Tensor, "*batch D A"]
+) -> Float[Tensor, "*batch"]:
+    """A number whose value is f and whose gradient at the logits is the estimate.
+
+    Args:
+        draw: from ``Estimator.sample``, logits attached.
+        value: ``[*batch]``; its own graph (parameters of f) is kept.
+        gradient: ``[*batch, D, A]`` from ``Estimator.gradient``.
+    """
+    pulled = inner(draw.logits, gradient, (-2, -1))
+    return value + (pulled - pulled.detach())
+
+
+def estimate(
+    estimator: Estimator,
+    logits: Float[Tensor, "*batch D A"],
+    f: Objective,
+    *,
+    context: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "*batch"]:
+    """Sample a choice and return f there, differentiable in the logits by the estimator.
+
+    Args:
+        estimator: from ``build``.
+        logits: ``[*batch, D, A]``.
+        f: takes one-hot or relaxed choices ``[*batch, D, A]`` and returns ``[*batch]``.
+        context: ``[*batch, C]``, where the estimator was built with a context.
+        generator: source of noise.
+
+    Returns:
+        ``[*batch]``: the value is f at the sampled choice (its mean over K draws), the gradient
+        with respect to the logits is the estimate of d E[f] / d logits, and the gradient with
+        respect to parameters inside f is f's own.
+    """
+    draw = estimator.sample(logits, generator=generator)
+    values = values_at(estimator, draw, f)
+    gradient = estimator.gradient(draw, values.detach(), context=context, f=f)
+    value = values if estimator.values == 1 else values.mean(0)
+    return surrogate(draw._replace(logits=logits), value, gradient)

@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, score
-from rlgrad.estimators.networks import SeedMLP
-from rlgrad.estimators.statistics import RunningMean, seed_rows, weighted_mean
+from rlgrad.estimators.statistics import RunningMean, seed_rows
 
 
 class Reinforce(Estimator):
@@ -120,98 +119,3 @@ class Constant(Estimator):
         mean = self.moments.mean
         linear = {"mean": 1, "optimal": 1, "optimal-per-logit": mean.shape[1] // 2}[self.constant]
         mean[:, :linear] *= factor
-
-
-class Learned(Estimator):
-    """(f(b) - V(x)) x score with V fitted by squared error (NVIL).
-
-    Args:
-        factors: D.
-        categories: A.
-        context: C, the width of the input x that V sees; 0 fits one trained constant.
-        seeds: S.
-        hidden: widths of V's hidden layers.
-        scale: what V's output is multiplied by, so that V starts at the size of f.
-        centre: also subtract a running mean of f - V.
-        normalise: also divide by max(1, running deviation of f - V), which rescales the gradient.
-        decay: weight of the past in these two.
-    """
-
-    traits = Traits(unbiased=True, context=True, trained=True)
-    source = "Mnih & Gregor 2014, arXiv:1402.0030"
-
-    def __init__(
-        self,
-        factors: int,
-        categories: int,
-        context: int = 0,
-        seeds: int | None = None,
-        *,
-        hidden: tuple[int, ...] = (32, 32),
-        scale: float = 1.0,
-        centre: bool = False,
-        normalise: bool = False,
-        decay: float = 0.8,
-    ) -> None:
-        super().__init__(factors, categories, context, seeds)
-        self.baseline = SeedMLP(context, 1, hidden, seeds or 1, head_gain=0.0)
-        self.scale, self.centre, self.normalise = scale, centre, normalise
-        self.moments = RunningMean(2, seeds or 1, decay)
-
-    def predict(self, context: Tensor | None, like: Tensor) -> Float[Tensor, "*batch"]:
-        """V(x) ``[*batch]``, attached to V's parameters."""
-        inputs = like.new_zeros(*like.shape, 0) if context is None else context
-        return self.scale * self.baseline(inputs).squeeze(-1)
-
-    def gradient(
-        self,
-        draw: Draw,
-        value: Float[Tensor, "*batch"],
-        *,
-        context: Tensor | None = None,
-        f: Objective | None = None,
-    ) -> Float[Tensor, "*batch D A"]:
-        """``[*batch, D, A]``; see ``Estimator.gradient``."""
-        with torch.no_grad():
-            signal = value - self.predict(context, value)
-            rows = signal.reshape(self.seeds or 1, -1)
-            mean, square = self.moments.mean.to(rows).split(1, dim=1)
-            if self.centre:
-                rows = rows - mean
-            if self.normalise:
-                rows = rows / (square - mean**2).clamp(min=1.0).sqrt()
-            return rows.reshape(value.shape)[..., None, None] * score(draw)
-
-    def loss(
-        self,
-        draw: Draw,
-        value: Float[Tensor, "*batch"],
-        *,
-        context: Tensor | None = None,
-        f: Objective | None = None,
-        direction: Tensor | None = None,
-        weight: Tensor | None = None,
-    ) -> Float[Tensor, ""]:
-        """Half the squared error of V."""
-        error = value.detach() - self.predict(context, value)
-        return weighted_mean(0.5 * error**2, weight, self.seeds)
-
-    @torch.no_grad()
-    def observe(
-        self,
-        draw: Draw,
-        value: Float[Tensor, "*batch"],
-        *,
-        context: Tensor | None = None,
-        weight: Tensor | None = None,
-    ) -> None:
-        """Fold f - V into the running mean and deviation, where they are used."""
-        if self.centre or self.normalise:
-            error = value - self.predict(context, value)
-            self.moments.update(torch.stack([error, error**2], -1), weight)
-
-    @torch.no_grad()
-    def rescale(self, factor: Float[Tensor, "S 1"]) -> None:
-        """Multiply V, and the moments of what it leaves by their powers."""
-        self.baseline.rescale(factor)
-        self.moments.mean *= torch.cat([factor, factor * factor], 1)

@@ -51,6 +51,27 @@ def weighted_mean(
     return per_seed_mean(x, weight, seeds).sum()
 
 
+def variance_loss(
+    u: Float[Tensor, "*batch D A"],
+    direction: Tensor | None,
+    weight: Tensor | None,
+    seeds: int | None,
+) -> Float[Tensor, ""]:
+    """Mean squared norm of estimates, for those that are linear in what is trained.
+
+    Its gradient is that of 2 <v, u> with v = stop(u), or with v = ``direction`` for another norm:
+    the mean of u does not depend on what is trained, so the squared norm stands for the variance.
+
+    Args:
+        u: ``[*batch, D, A]``, attached to the parameters that are trained.
+        direction: ``[*batch, D, A]`` as for ``Estimator.loss``.
+        weight: ``[*batch]`` as for ``Estimator.loss``.
+        seeds: S.
+    """
+    inner = ((u.detach() if direction is None else direction) * u).sum((-2, -1))
+    return weighted_mean(2 * inner - inner.detach(), weight, seeds)
+
+
 class RunningMean(nn.Module):
     """Per-seed running mean of vectors, without bias towards its start.
 
