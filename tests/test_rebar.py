@@ -25,6 +25,7 @@ from problems import (
 from test_relax import Ridge, variance
 from torch import nn
 
+from rlgrad.adam import SeedAdam
 from rlgrad.estimators import Draw, build, noise, one_hot
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.estimators.objective import directional
@@ -378,6 +379,37 @@ def test_eta_and_temperature_are_each_seeds_own():
         alone.loss(rows, value[k], f=f).backward()
         torch.testing.assert_close(estimator.eta.grad[k], alone.eta.grad[0])
         torch.testing.assert_close(estimator.log_temperature.grad[k], alone.log_temperature.grad[0])
+
+
+@any_coupling
+def test_each_of_twenty_seeds_trains_to_the_bits_it_has_alone(coupling):
+    weights = waves(2, 3).float()
+
+    def f(x):
+        inside = (x * weights).sum((-2, -1))
+        return inside.tanh() + inside
+
+    def run(logits, gumbel, second):
+        estimator = build("rebar", 2, 3, seeds=len(logits), coupling=coupling)
+        optimisers = [(each, SeedAdam(each)) for each in estimator.parameters()]
+        rate = torch.full((len(logits), 1), 0.1)
+        for pair in zip(gumbel, second, strict=True):
+            draw = estimator.sample(logits, noise_pair=pair)
+            estimator.loss(draw, f(one_hot(draw)), f=f).backward()
+            for parameter, adam in optimisers:
+                adam.step(parameter, parameter.grad, rate)
+                parameter.grad = None
+        u = estimator.gradient(draw, f(one_hot(draw)), f=f)
+        return [estimator.eta.detach(), estimator.log_temperature.detach(), u]
+
+    logits = torch.randn(20, 11, 2, 3, generator=seeded(1))
+    e = torch.empty(2, 8, 20, 11, 2, 3).exponential_(generator=seeded(2))
+    together = run(logits, -e[0].log(), e[1])
+    assert together[1].unique().numel() == 20
+    for k in range(20):
+        alone = (each[:, k : k + 1].contiguous() for each in (-e[0].log(), e[1]))
+        for many, single in zip(together, run(logits[k : k + 1], *alone), strict=True):
+            assert torch.equal(many[k : k + 1], single)
 
 
 @pytest.mark.parametrize("log_temperature", [-1e4, -50.0, 50.0, 1e4])
