@@ -17,7 +17,7 @@ import rlgrad
 
 PACKAGE = Path(rlgrad.__file__).parent
 ROOT = Path(__file__).parent.parent
-CARDS = ("actor-critic", "reinforce", "reinforce-constant", "reinforce-learned", "relax")
+CARDS = ("actor-critic", "rebar", "reinforce", "reinforce-constant", "reinforce-learned", "relax")
 
 # A module may import modules of earlier rows; in its own row only what SIDEWAYS lists. This is the
 # table of docs/design.md with the modules of today: later work adds its row here first.

@@ -343,7 +343,7 @@ def test_relaxed_choices_of_a_draw_all_have_its_action():
 
 # -------------------------------------------------------------------- what all of them ask of f
 
-NEEDY = [each for each in MEMBERS if build(each.values[0], 1, 3).traits.differentiable]
+NEEDY = [each for each in MEMBERS if ESTIMATORS[each.values[0]].traits.differentiable]
 needy = pytest.mark.parametrize(("name", "chosen"), NEEDY)
 
 
