@@ -20,7 +20,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "examples"))
-RATES = (0.003, 0.01, 0.03)
+RATES = (0.001, 0.003, 0.01, 0.03)
 TUNING_SEEDS, SEEDS = (1000, 1001), (0, 1, 2, 3, 4)
 T_975 = 2.776  # Student's t of 4 degrees of freedom
 SHAPE = (32, 2)
@@ -89,10 +89,10 @@ def plot(rows: list[dict], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
     for i, row in enumerate(rows):
         color = f"C{i}"
-        left.plot(*zip(*row["curve"], strict=True), color=color, label=row["estimator"])
+        left.plot(*zip(*row["curve"], strict=True), color=color)
         right.errorbar(row["mean"], -i, xerr=row["interval"], fmt="o", color=color, capsize=3)
     left.set(xlabel="steps", ylabel="training bound, nats")
-    right.set(xlabel="training bound after equal steps, nats, 95 % interval")
+    right.set(xlabel="bound after equal steps, 95 % interval")
     right.set_yticks([-i for i in range(len(rows))], [row["estimator"] for row in rows])
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)

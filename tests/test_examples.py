@@ -11,7 +11,7 @@ import pytest
 FOLDER = Path(__file__).resolve().parent.parent / "examples"
 pytest.importorskip("sklearn")
 CASES = [
-    "toy.py --steps 12",
+    "toy.py --steps 10",
     "vq_vae.py --steps 3 --quantiser nearest",
     "vq_vae.py --steps 3 --quantiser sampled",
     "hard_attention.py --steps 3",
