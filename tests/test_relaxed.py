@@ -28,7 +28,7 @@ from problems import (
 )
 from torch import nn
 
-from rlgrad.estimators import Draw, build, estimate, measure, noise, one_hot
+from rlgrad.estimators import ESTIMATORS, Draw, build, estimate, measure, noise, one_hot
 
 RELAXED = ("gumbel-softmax", "straight-through", "gumbel-rao", "reinmax")
 # f is called at relaxed choices of one factor of two categories; x is the weight of the second.
