@@ -390,6 +390,17 @@ def test_f_sees_masked_categories_as_zeros_and_relaxed_choices_sum_to_one(name, 
     assert len(calls) > 1
 
 
+@pytest.mark.parametrize("name", ["muprop", "gumbel-softmax", "rebar"])
+def test_a_derivative_that_is_infinite_at_masked_categories_does_not_matter(name):
+    logits = PROBLEMS["masked-dice"].logits.expand(40, 3, 3)
+    estimator = build(name, 3, 3)
+    draw = estimator.sample(logits, generator=seeded(1))
+    value = torch.ones(40, dtype=torch.float64)
+    u = estimator.gradient(draw, value, f=lambda x: x.sqrt().sum((-2, -1)))
+    assert u.isfinite().all()
+    assert not u[logits.isneginf()].any()
+
+
 @needy
 def test_parameters_of_f_get_no_gradient(name, chosen):
     f = nn.Sequential(nn.Flatten(-2), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 1), nn.Flatten(0))

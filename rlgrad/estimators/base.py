@@ -225,17 +225,6 @@ def score(draw: Draw) -> Float[Tensor, "*batch D A"]:
     return one_hot(draw) - draw.logits.detach().softmax(-1)
 
 
-def through_softmax(
-    q: Float[Tensor, "*#batch D A"], v: Float[Tensor, "*#batch D A"]
-) -> Float[Tensor, "*#batch D A"]:
-    """J v with J = diag q - q q^T, the Jacobian of a softmax whose value is q, and its transpose.
-
-    Zero where q is, whatever v is there: the derivative of f at a masked category does not matter.
-    """
-    v = torch.where(q == 0, 0.0, v)
-    return q * (v - (q * v).sum(-1, keepdim=True))
-
-
 def along(draw: Draw, direction: Tensor) -> Float[Tensor, "*batch D A"]:
     """The tangent of log p along ``direction``: w - <w, p>, zero for masked categories.
 

@@ -6,15 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlgrad.estimators.base import (
-    Draw,
-    Estimator,
-    Objective,
-    Traits,
-    one_hot,
-    score,
-    through_softmax,
-)
+from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, one_hot, score
+from rlgrad.estimators.noise import through_softmax
 from rlgrad.estimators.objective import needed, slope
 
 

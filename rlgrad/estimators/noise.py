@@ -53,3 +53,14 @@ def slack(
 ) -> Float[Tensor, "*batch D A"]:
     """exp(z_i - z_action): one at the action, and 1 - slack is d z~_i / d log p_i elsewhere."""
     return (z - z.gather(-1, action.unsqueeze(-1))).exp()
+
+
+def through_softmax(
+    q: Float[Tensor, "*#batch D A"], v: Float[Tensor, "*#batch D A"]
+) -> Float[Tensor, "*#batch D A"]:
+    """J v with J = diag q - q q^T, the Jacobian of a softmax whose value is q, and its transpose.
+
+    Zero where q is, whatever v is there: the derivative of f at a masked category does not matter.
+    """
+    v = torch.where(q == 0, 0.0, v)
+    return q * (v - (q * v).sum(-1, keepdim=True))

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, through_softmax
+from rlgrad.estimators.base import Draw, Estimator, Objective, Traits
+from rlgrad.estimators.noise import through_softmax
 from rlgrad.estimators.objective import directional, needed, slope
 from rlgrad.estimators.relaxation import Coupling, checked, controlled, squared_norm
 from rlgrad.estimators.statistics import seed_rows, weighted_mean

@@ -23,7 +23,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgrad.estimators import noise
-from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, one_hot, through_softmax
+from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, one_hot
+from rlgrad.estimators.noise import through_softmax
 from rlgrad.estimators.objective import needed, slope
 
 
