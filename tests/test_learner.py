@@ -17,6 +17,7 @@ from test_returns import naive_gae, naive_n_step, naive_return
 from rlgrad.adam import SeedAdam
 from rlgrad.config import Config
 from rlgrad.diagnostics import gradient_noise
+from rlgrad.errors import UsageError
 from rlgrad.estimators import Draw, one_hot
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.estimators.score import Kind
@@ -93,6 +94,8 @@ def update(learner, rollout, *, share=1.0, critic_steps=1, measure=False):
     watch("policy", learner.policy_adam)
     if learner.critic is not None:
         watch("critic", learner.critic.adam)
+    if learner.action_critic is not None:
+        watch("action critic", learner.action_critic.adam)
     for adam in learner.estimator_adams:
         watch("estimator", adam)
     shares = torch.full((S, 1), share, dtype=torch.float64)
@@ -174,11 +177,46 @@ def test_critic_regresses_on_credit_plus_value(signal, truncated):
         learner.critic.adam.step(learner.critic.network.flat, expected, step)
 
 
+def test_the_critic_of_relaxed_actions_regresses_on_the_credit_of_the_action_taken():
+    learner = make(signal="gae", estimator="rebar", action_critic=True)
+    rollout = make_rollout(learner)
+    credit, _ = credit_by_hand(learner, rollout)
+    x = learner.see(rollout.observation)
+    taken = torch.nn.functional.one_hot(rollout.action.squeeze(-1), A).double()
+    given, _ = update(copy.deepcopy(learner), rollout, critic_steps=2)
+    assert len(given["action critic"]) == 2
+    for gradient in given["action critic"]:
+        error = learner.action_critic(torch.cat([x, taken], -1)) - credit
+        loss = 0.5 * mean_of_valid(error**2, rollout)
+        (expected,) = torch.autograd.grad(loss, learner.action_critic.network.flat)
+        torch.testing.assert_close(gradient, expected, **EXACT)
+        step = torch.full((S, 1), learner.config.critic_learning_rate, dtype=torch.float64)
+        learner.action_critic.adam.step(learner.action_critic.network.flat, expected, step)
+
+
+def test_a_relaxed_agent_climbs_the_critic_of_relaxed_actions():
+    learner = make(signal="gae", estimator="gumbel-softmax", action_critic=True, temperature=0.7)
+    rollout = make_rollout(learner)
+    x = learner.see(rollout.observation)
+    relaxed = ((learner.logits(rollout.observation) + rollout.gumbel) / 0.7).softmax(-1)
+    value = learner.action_critic(torch.cat([x, relaxed.squeeze(-2)], -1))
+    (expected,) = torch.autograd.grad(-mean_of_valid(value, rollout), learner.policy.flat)
+    given, _ = update(learner, rollout)
+    torch.testing.assert_close(given["policy"][0], expected, **EXACT)
+
+
+@pytest.mark.parametrize("name", ["rebar", "muprop", "gumbel-softmax", "straight-through"])
+def test_an_estimator_that_differentiates_f_needs_a_critic_of_actions(name):
+    with pytest.raises(UsageError, match=f"{name} needs a differentiable f, .* --action-critic"):
+        make(signal="gae", estimator=name)
+
+
 AGENTS = {
     "actor-critic": {"signal": "gae"},
     "learned": {"signal": "return-to-go", "estimator": "learned"},
     "constant": {"signal": "return-to-go", "estimator": "constant"},
     "relax": {"signal": "gae", "estimator": "relax"},
+    "rebar": {"signal": "gae", "estimator": "rebar", "action_critic": True},
     "relax-batch": {"signal": "gae", "estimator": "relax", "objective": "batch"},
     "relax-n-step": {"signal": "n-step", "estimator": "relax", "objective": "environment"},
 }
