@@ -10,6 +10,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from rlgrad import load, train
 from rlgrad.actions import Actions
+from rlgrad.cards import find
 
 torch.set_num_threads(1)
 SPACES = {
@@ -80,9 +81,19 @@ def test_other_spaces_are_refused():
 SETTINGS = {"num_envs": 8, "num_steps": 8, "hidden": (16,), "quiet": True, "log_freq": 0}
 
 
+# The two agents that follow a relaxed critic alone are biased, and do not find every best action.
+SURE = sorted(find("agents").keys() - {"gumbel-softmax", "straight-through"})
+
+
 @pytest.mark.parametrize(
     ("name", "agent"),
-    [("discrete", "actor-critic"), ("numbers", "relax"), ("table", "relax"), ("grid", "relax")],
+    [
+        ("discrete", "actor-critic"),
+        ("numbers", "relax"),
+        ("table", "relax"),
+        ("grid", "relax"),
+        *(pytest.param("numbers", each, marks=pytest.mark.slow) for each in SURE),
+    ],
 )
 def test_agents_learn_every_factor(tmp_path, name, agent):
     run = train(
