@@ -224,7 +224,7 @@ def test_odd_values_are_named(place, monkeypatch, capsys, option, value):
         ("train CartPole-v1 --estimator learned --per-logit", "leave out per_logit"),
         ("train CartPole-v1 --estimator learned --fit variance --centre", "--fit regression"),
         ("train CartPole-v1 --observation-scale 1 2", "observation_scale has 2 numbers"),
-        ("trian CartPole-v1", "did you mean train?"),
+        ("trian CartPole-v1", "did you mean train or variance?"),
         ("evaluate", "evaluate"),
         ("evaluate ''", "''"),
         ("evaluate garbage", "not a valid card"),
