@@ -97,7 +97,7 @@ BLACK_BOX = Problem("box", "s", "-", torch.zeros(1, 3), lambda x: x.argmax(-1).s
         (Traits(True, enumerable=True), HUGE, r"needs every choice, huge has 1\.22e\+19"),
         (Traits(True, enumerable=True), problem("dice"), None),
     ],
-    ids=str,
+    ids=["any", "binary", "not-binary", "not-smooth", "smooth", "too-many", "enumerable"],
 )
 def test_what_a_problem_cannot_serve(traits, each, reason):
     found = refusal(traits, each)

@@ -250,8 +250,9 @@ def test_bias_on_the_bandit_is_measured_and_vanishes():
 # ------------------------------------------------------------------------------------ reinmax
 
 
-@pytest.mark.parametrize("problem", [*PROBLEMS.values(), *SMOOTH.values()], ids=str)
-def test_mean_of_reinmax_is_the_trapezoidal_rule(problem):
+@pytest.mark.parametrize("name", [*PROBLEMS, *SMOOTH])
+def test_mean_of_reinmax_is_the_trapezoidal_rule(name):
+    problem = (PROBLEMS | SMOOTH)[name]
     mean, _ = enumerated(build("reinmax"), problem)
     torch.testing.assert_close(mean, trapezoid(problem), rtol=0, atol=1e-13)
 

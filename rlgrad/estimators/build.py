@@ -72,7 +72,7 @@ def build(
         **chosen: options of that estimator, see ``options(name)``.
 
     Raises:
-        UsageError: for an unknown name or option, with the known ones.
+        UsageError: for an unknown name or option, with the known ones, or a value out of range.
     """
     known = options(name)
     for key in chosen:
@@ -84,4 +84,9 @@ def build(
             f"estimator {name} serves factors of 2 categories, got {categories}; "
             "use relax or leave-one-out for categorical factors"
         )
-    return cls(factors, categories, context, seeds, **chosen)
+    try:
+        return cls(factors, categories, context, seeds, **chosen)
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"estimator {name}: {error}") from None
