@@ -75,6 +75,10 @@ class Config:
     """Estimator option: initial factor on a control variate made of f."""
     draws: int | None = None
     """Estimator option: relaxed choices per estimate."""
+    form: Literal["relaxed", "exact-sum"] | None = None
+    """Estimator option: relax-linear's view of the choice, relaxed or the choice itself."""
+    width: int | None = None
+    """Estimator option: random features of the state that relax-linear's control variate sees."""
     constant: Literal["mean", "optimal", "optimal-per-logit"] | None = None
     """Estimator option: which constant baseline."""
     decay: float | None = None
@@ -94,6 +98,8 @@ ESTIMATOR_OPTIONS = (
     "coupling",
     "eta",
     "draws",
+    "form",
+    "width",
     "constant",
     "decay",
     "centre",
@@ -125,6 +131,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "value_scale": (0, None),
     "temperature": (0, None),
     "draws": (1, 1 << 16),
+    "width": (0, 1024),
     "decay": (1e-9, 1),
     "eval_freq": (0, None),
     "eval_episodes": (1, 1 << 20),

@@ -65,7 +65,8 @@ def control_variate(
 ) -> dict[str, Float[Tensor, " S"]]:
     """What the control variate does to the estimate at the logits.
 
-    ``gradient/variance_ratio`` is mean |u|^2 relative to the same estimate without c;
+    ``gradient/square`` is mean |u|^2, ``gradient/variance_ratio`` the same relative to the estimate
+    without c;
     ``gradient/control_variate_correlation`` the (uncentred) correlation of what c subtracts with
     what it is subtracted from.
     """
@@ -76,10 +77,11 @@ def control_variate(
     def mean(x: Tensor) -> Tensor:
         return per_seed_mean(x.sum((-2, -1)), weight, S)
 
-    plain_square, removed_square = mean(plain * plain), mean(removed * removed)
+    square, plain_square, removed_square = (mean(x * x) for x in (u, plain, removed))
     scale = (plain_square * removed_square).sqrt().clamp(min=1e-30)
     return {
-        "gradient/variance_ratio": mean(u * u) / plain_square.clamp(min=1e-30),
+        "gradient/square": square,
+        "gradient/variance_ratio": square / plain_square.clamp(min=1e-30),
         "gradient/control_variate_correlation": mean(plain * removed) / scale,
     }
 

@@ -250,6 +250,14 @@ VARIANTS = {
         for coupling in ("coupled", "independent")
         for temperature in (0.5, 0.0)
     ],
+    "relax-linear": [
+        {"form": form, "coupling": coupling}
+        for form, coupling in [
+            ("relaxed", "coupled"),
+            ("relaxed", "independent"),
+            ("exact-sum", "coupled"),
+        ]
+    ],
 }
 MEMBERS = [
     pytest.param(name, chosen, id="-".join([name, *map(str, chosen.values())]))
@@ -273,7 +281,8 @@ def make(name, chosen, logits, seeds=None, dtype=torch.float64, f=None, seed=5):
         rows = logits.to(dtype) if logits.ndim > 2 else logits.to(dtype).expand(1500, -1, -1)
         context = torch.randn(*rows.shape[:-2], FEATURES, generator=generator).to(dtype)
         draw = estimator.sample(rows, generator=generator)
-        estimator.observe(draw, values_at(estimator, draw, f), context=context)
+        for _ in range(2):  # the second time with what was learned the first time
+            estimator.observe(draw, values_at(estimator, draw, f), context=context)
     return estimator
 
 

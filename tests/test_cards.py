@@ -72,14 +72,15 @@ def test_environment_arguments_of_flags_win_over_the_cards(place):
     ("agent", "estimator", "name", "used", "signal"),
     [
         (None, None, "actor-critic", "reinforce", "gae"),
-        (None, "relax", "relax", "relax", "gae"),
+        (None, "relax", "relax", "relax-linear", "gae"),
         (None, "reinforce", "reinforce", "reinforce", "return-to-go"),
         (None, "constant", "actor-critic+constant", "constant", "gae"),
         (None, "learned", "actor-critic+learned", "learned", "gae"),
         ("reinforce-learned", None, "reinforce-learned", "learned", "return-to-go"),
         ("reinforce", "relax", "reinforce+relax", "relax", "return-to-go"),
         ("relax", "reinforce", "relax+reinforce", "reinforce", "gae"),
-        ("relax", "relax", "relax", "relax", "gae"),
+        ("relax", "relax", "relax+relax", "relax", "gae"),
+        ("relax-network", "relax", "relax-network", "relax", "gae"),
     ],
 )
 def test_choice_of_agent_and_estimator(agent, estimator, name, used, signal):
@@ -87,7 +88,7 @@ def test_choice_of_agent_and_estimator(agent, estimator, name, used, signal):
     config = resolved.config
     assert (resolved.agent, config.estimator, config.signal) == (name, used, signal)
     # Options of the card's own estimator mean nothing to the one that replaces it.
-    assert config.temperature == (0.5 if used == "relax" and name == "relax" else None)
+    assert config.temperature == (0.5 if name in ("relax", "relax-network") else None)
 
 
 BAD_AGENTS = {

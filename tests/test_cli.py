@@ -345,7 +345,7 @@ def test_help_shows_the_cards_values(capsys, monkeypatch):
     assert stopped.value.code == 0
     text = " ".join(re.sub(r"[^!-~]+", " ", capsys.readouterr().out).split())
     for option, value in {
-        "--estimator": "relax",
+        "--estimator": "relax-linear",
         "--hidden": "32 32",
         "--temperature": "0.5",
         "--coupling": "coupled",

@@ -145,7 +145,9 @@ def test_each_of_twenty_alone(agent):
 @pytest.mark.parametrize("coupling", ["coupled", "independent"])
 def test_every_objective_of_relax(objective, coupling, env):
     flags = {"objective": objective, "coupling": coupling, "num_envs": 5, "num_steps": 12}
-    assert_same(run(env, "relax", [SEED], **flags), run(env, "relax", COMPANY, **flags))
+    assert_same(
+        run(env, "relax-network", [SEED], **flags), run(env, "relax-network", COMPANY, **flags)
+    )
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "MountainCar-v0"])  # 2 and 3 actions

@@ -10,6 +10,7 @@ from rlgrad.estimators.all_action import AllAction, AllActionControl
 from rlgrad.estimators.base import Estimator
 from rlgrad.estimators.exact import Exact
 from rlgrad.estimators.learned import Learned
+from rlgrad.estimators.linear import LinearRelax
 from rlgrad.estimators.multisample import Disarm, LeaveOneOut
 from rlgrad.estimators.muprop import MuProp
 from rlgrad.estimators.rebar import Rebar
@@ -30,6 +31,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "reinmax": ReinMax,
     "rebar": Rebar,
     "relax": Relax,
+    "relax-linear": LinearRelax,
     "all-action": AllAction,
     "all-action-control": AllActionControl,
     "disarm": Disarm,

@@ -7,6 +7,7 @@ RL, Without the Agonizing Pain" (2021).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -124,3 +125,34 @@ class TruncationProbe(Probe):
     def reward(self, xp: Any, sign: Any, time: Any, action: Any) -> Any:
         """One."""
         return xp.ones_like(sign)
+
+
+class DialProbe(TorchVectorEnv):
+    """One step, 16 actions: turn a dial towards a seen angle, reward the cosine of what is missed.
+
+    A uniform number in [-1/4, 1/4] that nobody sees is added to the reward. With many actions and
+    little noise most of the gradient's variance is the action's, which no baseline of the state
+    can take away. State: (angle, that number).
+    """
+
+    noise_per_reset: ClassVar[int] = 2
+    positions: ClassVar[int] = 16
+
+    def spaces(self) -> tuple[Box, Discrete]:
+        """Cosine and sine of the angle; positions of the dial."""
+        high = np.ones(2, np.float32)
+        return Box(-high, high), Discrete(self.positions)
+
+    def initial(self, noise: Tensor) -> Tensor:
+        """A uniform angle."""
+        return torch.stack([2 * math.pi * noise[:, 0], 0.5 * noise[:, 1] - 0.25], -1)
+
+    def observe(self, xp: Any, state: Any) -> Any:
+        """Cosine and sine of the angle."""
+        return xp.stack([xp.cos(state[:, 0]), xp.sin(state[:, 0])], -1)
+
+    def transition(self, xp: Any, state: Any, action: Any) -> tuple[Any, Any, Any]:
+        """The reward, and the end."""
+        turned = xp.asarray(action, dtype=state.dtype) * (2 * math.pi / self.positions)
+        reward = xp.cos(state[:, 0] - turned) + state[:, 1]
+        return xp.asarray(state, copy=True), reward, xp.ones_like(reward) > 0

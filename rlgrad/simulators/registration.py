@@ -15,11 +15,17 @@ SIMULATORS: dict[str, tuple[str, str | None, int | None]] = {
         "gymnasium.envs.classic_control.cartpole:CartPoleEnv",
         500,
     ),
+    "rlgrad/Acrobot-v1": (
+        f"{_HERE}.acrobot:Acrobot",
+        "gymnasium.envs.classic_control.acrobot:AcrobotEnv",
+        500,
+    ),
     "rlgrad/ValueProbe-v0": (f"{_HERE}.probes:ValueProbe", None, None),
     "rlgrad/ObservationProbe-v0": (f"{_HERE}.probes:ObservationProbe", None, None),
     "rlgrad/DiscountProbe-v0": (f"{_HERE}.probes:DiscountProbe", None, None),
     "rlgrad/ActionProbe-v0": (f"{_HERE}.probes:ActionProbe", None, None),
     "rlgrad/BothProbe-v0": (f"{_HERE}.probes:BothProbe", None, None),
+    "rlgrad/DialProbe-v0": (f"{_HERE}.probes:DialProbe", None, None),
     "rlgrad/TruncationProbe-v0": (f"{_HERE}.probes:TruncationProbe", None, 5),
 }
 

@@ -1,0 +1,77 @@
+"""Weights fitted to the past by least squares, and used as far as they carry over."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rlgrad.estimators.statistics import RunningMean
+
+
+class LeastSquares(nn.Module):
+    """Weights of K columns, fitted to the past and scaled by what they did since.
+
+    Args:
+        columns: K.
+        seeds: S.
+        decay: weight of the past per batch.
+        ridge: shrinkage, relative to the columns' mean square.
+    """
+
+    weights: Tensor
+
+    def __init__(self, columns: int, seeds: int, decay: float, ridge: float) -> None:
+        super().__init__()
+        self.columns, self.ridge = columns, ridge
+        self.gram = RunningMean(columns * columns, seeds, decay)
+        self.cross = RunningMean(columns, seeds, decay)
+        self.outcome = RunningMean(2, seeds, decay)
+        self.register_buffer("weights", torch.zeros(seeds, columns))
+
+    def share(self) -> Float[Tensor, "S 1"]:
+        """How much of the weights is used, 0 to 1: the scale that would have been best so far."""
+        agreement, size = self.outcome.mean.split(1, dim=1)
+        return (agreement / size.clamp(min=1e-30)).clamp(0.0, 1.0)
+
+    @torch.no_grad()
+    def fit(
+        self,
+        gram: Float[Tensor, "S K K"],
+        cross: Float[Tensor, "S K"],
+        size: Float[Tensor, " S"],
+    ) -> None:
+        """Judge the weights on a batch that they have not seen, then fold it in and fit anew.
+
+        Args:
+            gram: ``[S, K, K]`` products of the columns, summed over the batch.
+            cross: ``[S, K]`` products of the columns with the target.
+            size: ``[S]`` square of the target; a seed where it is zero keeps what it has.
+        """
+        # In units of the batch's own mean square: noisy batches count less.
+        known = (size > 0).to(gram).unsqueeze(1)
+        unit = torch.where(size > 0, 1 / size.clamp(min=1e-30), 0.0).unsqueeze(1)
+        gram, cross = gram * unit.unsqueeze(2), cross * unit
+        moved = torch.bmm(self.weights.to(gram).unsqueeze(1), gram).squeeze(1)
+        outcome = [(self.weights * each).sum(-1) for each in (cross, moved)]
+        fitted = known * (self.gram.total > 0)
+        self.outcome.update(torch.stack(outcome, -1).unsqueeze(1), fitted)
+        self.gram.update(gram.flatten(1).unsqueeze(1), known)
+        self.cross.update(cross.unsqueeze(1), known)
+        self._solve()
+
+    def _solve(self) -> None:
+        gram = self.gram.mean.unflatten(1, (self.columns, self.columns))
+        scale = gram.diagonal(dim1=1, dim2=2).mean(-1).clamp(min=1e-30)
+        eye = torch.eye(self.columns, dtype=gram.dtype, device=gram.device)
+        factor, failed = torch.linalg.cholesky_ex(gram / scale[:, None, None] + self.ridge * eye)
+        right = (self.cross.mean / scale.unsqueeze(1)).unsqueeze(-1)
+        solved = torch.cholesky_solve(right, factor).squeeze(-1)
+        self.weights.copy_(torch.where(failed.unsqueeze(1) == 0, solved, 0.0))
+
+    @torch.no_grad()
+    def rescale(self, factor: Float[Tensor, "S 1"]) -> None:
+        """Targets will come multiplied by ``factor``."""
+        self.weights.mul_(factor)
+        self.cross.mean.div_(factor)
+        self.gram.mean.div_(factor * factor)
