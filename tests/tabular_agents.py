@@ -35,13 +35,13 @@ VARIANTS = {name: (name, {}) for name in sorted(cards.find("agents"))} | {
     "centred": ("reinforce-learned", {"centre": True}),
     "per-logit": ("learned-variance", {"per_logit": True}),
     "regression": ("all-action-control", {"fit": "regression"}),
-    "relax-independent": ("relax", {"coupling": "independent"}),
-    "relax-of-z": ("relax", {"temperature": 0.0}),
+    "relax-independent": ("relax-network", {"coupling": "independent"}),
+    "relax-of-z": ("relax-network", {"temperature": 0.0}),
     "rebar-independent": ("rebar", {"coupling": "independent"}),
     "gumbel-rao": ("straight-through", {"estimator": "gumbel-rao", "draws": 3}),
     "reinmax": ("straight-through", {"estimator": "reinmax"}),
 }
-NOISY = {"gumbel-softmax", "straight-through", "gumbel-rao", "rebar", "relax"}
+NOISY = {"gumbel-softmax", "straight-through", "gumbel-rao", "rebar", "relax", "relax-linear"}
 
 
 def one_hot_observations(mdp: Tabular) -> Tabular:
