@@ -126,11 +126,11 @@ class List:
 
     def execute(self, chosen: dict[str, Any]) -> int:
         """Print a table."""
-        from rlgrad.listing import rows
+        from rlgrad.listing import NOTES, rows
 
         found = rows(self.what)
         if self.json:
             print(json.dumps(found))
         else:
-            print_list(self.what, found, self.cite)
+            print_list(self.what, found, self.cite, NOTES.get(self.what, ""))
         return 0

@@ -7,6 +7,12 @@ from typing import Any
 from rlgrad import cards
 from rlgrad.errors import UsageError, nearest
 
+NOTES = {
+    "estimators": "agent: the card of --estimator NAME; to actor-critic add --action-critic "
+    "where f is to be differentiable"
+}
+"""What is to be said below a table."""
+
 
 def agents() -> list[dict[str, Any]]:
     """Agent cards: name, signal, estimator, summary, source, file."""
@@ -51,7 +57,7 @@ def envs() -> list[dict[str, Any]]:
 
 
 def estimators() -> list[dict[str, Any]]:
-    """Estimators: name, traits, source, and the agent that ``--estimator NAME`` picks."""
+    """Estimators: name, traits, source, and the card that ``--estimator NAME`` picks."""
     from rlgrad.estimators import ESTIMATORS
 
     known, rows = cards.find("agents"), []
@@ -60,17 +66,18 @@ def estimators() -> list[dict[str, Any]]:
         needs = [
             *(["f at every choice"] if traits.enumerable else []),
             *(["differentiable f"] if traits.differentiable else []),
+            *(["binary"] if traits.binary else []),
             *([f"{traits.values} values of f"] if traits.values > 1 else []),
-            *(["binary factors"] if traits.binary else []),
         ]
-        serves = not needs
+        served = traits.values == 1 and not traits.enumerable  # by an environment
+        card = name if name in known else "actor-critic"
         rows.append(
             {
                 "name": name,
                 "unbiased": traits.unbiased,
                 "trained": traits.trained,
                 "needs": ", ".join(needs) or "f once",
-                "agent": (name if name in known else f"actor-critic+{name}") if serves else "-",
+                "agent": card if served else "-",
                 "summary": (cls.__doc__ or "").splitlines()[0],
                 "source": cls.source,
             }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ bias: norm of mean - exact; z: worst |bias| of a logit in standard errors
 var: variance, log: its logarithm; x f: variance x f
 SNR: squared norm of the exact gradient / variance; µs: per estimate
 > least x f of the unbiased that do not enumerate f; * declared biased"""
+_LEAST_SUMMARY = 36  # columns beside a table; with fewer, a summary stands below its row
 _HIDDEN = {"card", "source"}  # in --json, and the source with --cite
 
 
@@ -31,22 +33,39 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def print_list(what: str, rows: Sequence[Mapping[str, Any]], cite: bool) -> None:
-    """Rows of ``rlgrad list`` as a table; sources only where asked for."""
+def _summarised(line: str, summary: str, width: int) -> str:
+    """A line of a table with its summary beside it, or below it where there is too little room."""
+    room = width - len(line) - 2
+    beside = room >= _LEAST_SUMMARY
+    wrapped = textwrap.wrap(summary, room if beside else max(width, 24) - 4, break_on_hyphens=False)
+    if beside:
+        return (line + "  " + f"\n{' ' * (width - room)}".join(wrapped)).rstrip()
+    return "\n    ".join([line.rstrip(), *wrapped])
+
+
+def print_list(what: str, rows: Sequence[Mapping[str, Any]], cite: bool, note: str = "") -> None:
+    """Rows of ``rlgrad list`` as a table in which nothing is cut; only summaries wrap.
+
+    Args:
+        what: is listed.
+        rows: with the same keys, the name first.
+        cite: whether to add the sources.
+        note: to be said below the table.
+    """
     if not rows:
         print(f"no {what}")
         return
-    keys = [key for key in rows[0] if key not in _HIDDEN]
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    longest = max(len(_text(row[keys[0]])) for row in rows)
-    for key in keys:
-        # Names are to be copied: on a narrow terminal the others give way.
-        least = longest if key == keys[0] else None
-        table.add_column(key.replace("_", " "), no_wrap=key != "summary", min_width=least)
-    for row in rows:
-        table.add_row(*(_text(row[key]) for key in keys))
     console = _console()
-    console.print(table)
+    keys = [key for key in rows[0] if key not in {*_HIDDEN, "summary"}]
+    cells = [[key.replace("_", " ") for key in keys], *([_text(r[k]) for k in keys] for r in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    head, *lines = ("  ".join(map(str.ljust, line, widths)) for line in cells)
+    console.print(_summarised(head, "summary", console.width), style="bold", soft_wrap=True)
+    for line, row in zip(lines, rows, strict=True):
+        text = _summarised(line, row["summary"], console.width)
+        console.print(text, markup=False, soft_wrap=True)
+    if note:
+        console.print(f"\n{note}", markup=False)
     if cite:
         console.print()
         for row in rows:

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 import rlgrad
 from rlgrad import store
 from rlgrad.cli import main
+from rlgrad.report import _text
 
 
 class Own(gymnasium.Env):
@@ -381,6 +382,29 @@ def test_lists(capsys, monkeypatch, what):
         for source in sources:
             assert ("".join(source.split())[:12] in text) == cite
         assert len(lines) < 15 * len(rows), "a column of single letters cannot be read"
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("what", ["agents", "envs", "estimators", "problems"])
+def test_lists_cut_nothing(capsys, monkeypatch, what, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    rows = result_of(capsys, "list", what, "--json")
+    assert main(["list", what]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    edge = max(lines[0].find("summary"), 0)  # 0: summaries stand below their rows
+    summaries = " ".join(line[edge:].strip() for line in lines)
+    for row in rows:
+        cells = [value for key, value in row.items() if key not in ("card", "source", "summary")]
+        whole = [_text(x) for x in cells]
+        assert any(re.split(" {2,}", line)[: len(whole)] == whole for line in lines), whole
+        assert row["summary"] in summaries
+
+
+def test_a_terminal_of_one_column_is_no_traceback(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1")
+    assert main(["list", "estimators"]) == 0
+    assert "all-action-control" in capsys.readouterr().out
 
 
 def test_evaluate_prints_a_table_or_json(place, monkeypatch, capsys):

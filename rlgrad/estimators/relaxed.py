@@ -102,7 +102,9 @@ class StraightThrough(Relaxed):
 
     name = "straight-through"
     traits = Traits(unbiased=False, differentiable=True, one_pass=True)
-    source = "Bengio, Leonard & Courville 2013, arXiv:1308.3432; Jang 2017, arXiv:1611.01144"
+    source = (
+        "Bengio, Leonard & Courville 2013, arXiv:1308.3432; Jang, Gu & Poole 2017, arXiv:1611.01144"
+    )
 
     def _pulled(self, draw: Draw, derivative: Callable[[Tensor], Tensor]) -> Tensor:
         y = self._soft(noise.relaxed(draw.logits, draw.gumbel))
