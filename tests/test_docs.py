@@ -94,14 +94,14 @@ def quoted() -> dict[str, dict[str, float]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", quoted())
 def test_quoted_variances_are_what_the_command_prints(command, capsys):
-    said = quoted()[command]
-    assert len(said) >= 5
+    # Those of trained members are recorded by the tests of each; training them takes a minute.
+    said = {k: v for k, v in quoted()[command].items() if not k.endswith(" trained")}
+    assert len(said) >= 4
     names = {max(filter(label.startswith, ESTIMATORS), key=len) for label in said}
-    chosen = ["--estimators", ",".join(sorted(names)), "--draws", "50000", "--json"]
-    assert main(["variance", *command.split(), *chosen]) == 0
+    options = ["--train-steps", "0", "--draws", "50000", "--json"]
+    assert main(["variance", *command.split(), "--estimators", ",".join(names), *options]) == 0
     measured = json.loads(capsys.readouterr().out)["results"]
     variances = {row["label"]: row["variance"] for row in measured}
     for label, variance in said.items():
-        # The page has twice the draws, the same seed and so half of them in common. The digits of
-        # a trained variance that is all but zero are of no interest.
-        assert variances[label] == pytest.approx(variance, rel=0.05, abs=1e-3), label
+        # The page has twice the draws, the same seed and so half of them in common.
+        assert variances[label] == pytest.approx(variance, rel=0.05), label
