@@ -21,7 +21,10 @@ def trained(device: str, agent: str) -> Trainer:
     return trainer
 
 
-@pytest.mark.parametrize("agent", ["actor-critic", "relax", "reinforce-constant"])
+AGENTS = ["actor-critic", "relax", "relax-network", "rebar", "reinforce-constant"]
+
+
+@pytest.mark.parametrize("agent", AGENTS)
 def test_training_stays_on_the_device_and_near_the_cpu(agent):
     there, here = trained("cuda", agent), trained("cpu", agent)
     assert all(x.is_cuda for x in there.learner.state_dict().values())

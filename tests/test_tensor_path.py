@@ -1,0 +1,44 @@
+"""The code that a GPU runs, where simulators, acting and storage are torch, tried on the CPU.
+
+On the CPU the same lines run on numpy arrays; here the simulator is told not to. Both round alike
+up to the order of sums, so a few updates end close together, and no action differs.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlgrad.cards import find, resolve
+from rlgrad.options import Options
+from rlgrad.trainer import Trainer
+
+torch.set_num_threads(1)
+CASES = [("CartPole-v1", agent) for agent in sorted(find("agents"))] + [("Acrobot-v1", "relax")]
+
+
+def trained(env: str, agent: str, tensors: bool) -> Trainer:
+    flags = {"max_episode_steps": 40, "hidden": (16, 16)}
+    trainer = Trainer(resolve(env, agent, None, flags), [1, 2], Options(quiet=True))
+    if tensors:
+        lanes, learner, simulator = trainer.lanes, trainer.learner, trainer.lanes.simulator
+        lanes.xp = simulator.xp = torch
+        simulator._on_cpu = False
+        simulator._elapsed = torch.as_tensor(simulator._elapsed)
+        learner.actor = lambda: lambda x: learner.logits(x).detach()
+    for _ in range(4):
+        trainer.step()
+    return trainer
+
+
+@pytest.mark.parametrize(("env", "agent"), CASES)
+def test_training_in_tensors_is_that_in_arrays(env, agent):
+    arrays, tensors = (trained(env, agent, each) for each in (False, True))
+    assert isinstance(tensors.lanes.simulator.state, torch.Tensor)
+    for name, expected in arrays.learner.state_dict().items():
+        found = tensors.learner.state_dict()[name]
+        torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-4, msg=name)
+    for ours, theirs in zip(arrays.outcomes, tensors.outcomes, strict=True):
+        assert ours.steps == theirs.steps > 0
+        assert ours.episodes == theirs.episodes > 0
+        assert ours.mean_return == pytest.approx(theirs.mean_return, rel=1e-5)
