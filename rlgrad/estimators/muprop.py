@@ -19,7 +19,7 @@ class MuProp(Estimator):
     and f a learned critic. Zero variance where f is linear and the value is f's.
     """
 
-    traits = Traits(unbiased=True, differentiable=True)
+    traits = Traits(unbiased=True, differentiable=True, control_variate=True)
     source = "Gu et al. 2016, arXiv:1511.05176"
 
     def gradient(
