@@ -222,7 +222,7 @@ def test_odd_values_are_named(place, monkeypatch, capsys, option, value):
         ("train CartPole-v1 --estimator exact", "estimator exact needs f at more than"),
         ("train CartPole-v1 --agent rebar --temperature 0", "rebar: got temperature 0.0; expected"),
         ("train CartPole-v1 --estimator disarm", "estimator disarm needs f at more than"),
-        ("train CartPole-v1 --estimator relax --fit variance", "relax has no option 'fit'"),
+        ("train CartPole-v1 --estimator relax --fit variance", "relax-linear has no option 'fit'"),
         ("train CartPole-v1 --estimator learned --per-logit", "leave out per_logit"),
         ("train CartPole-v1 --estimator learned --fit variance --centre", "--fit regression"),
         ("train CartPole-v1 --observation-scale 1 2", "observation_scale has 2 numbers"),

@@ -144,9 +144,21 @@ def test_a_probe_from_the_public_function(tmp_path):
     assert action == 1
 
 
+@pytest.mark.parametrize("agent", ["actor-critic", "relax"])
+def test_seventh_rung_one_of_many_actions_is_found(agent):
+    trainer = trained("DialProbe", agent, 60)
+    angle = torch.arange(16) * (2 * torch.pi / 16)
+    seen = torch.stack([angle.cos(), angle.sin()], -1).expand(len(SEEDS), -1, -1)
+    with torch.no_grad():
+        best = trainer.learner.logits(seen).argmax(-1).squeeze(-1)
+    missed = (best - torch.arange(16) + 8) % 16 - 8
+    assert float(missed.abs().double().mean()) < 1.5  # by chance it would be 4
+    assert min(outcome.mean_return for outcome in trainer.outcomes) > 0.5
+
+
 def test_the_ladder_is_complete():
     probes = {name.removeprefix("rlgrad/").removesuffix("-v0") for name in SIMULATORS}
-    tested = {"Value", "Observation", "Discount", "Action", "Both", "Truncation"}
+    tested = {"Value", "Observation", "Discount", "Action", "Both", "Truncation", "Dial"}
     assert {name for name in probes if name.endswith("Probe")} == {f"{x}Probe" for x in tested}
 
 
