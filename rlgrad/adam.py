@@ -47,8 +47,8 @@ class SeedAdam(nn.Module):
     ) -> None:
         """Move ``parameter`` against ``gradient``, each seed by its own step size."""
         self.powers *= self.decays
-        left = (1 - self.powers).to(parameter)
+        left, right = (1 - self.powers).to(parameter).split(1, dim=1)
         self.mean.lerp_(gradient, 1 - self.beta1)
         self.square.mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
-        root = (self.square / left[:, 1:]).sqrt_().add_(self.epsilon)
-        parameter.addcdiv_(self.mean * (step_size / left[:, :1]), root, value=-1.0)
+        root = (self.square / right).sqrt_().add_(self.epsilon)
+        parameter.addcdiv_(self.mean * (step_size / left), root, value=-1.0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -19,6 +21,23 @@ from rlgrad.config import FIELDS, Config
 from rlgrad.errors import UsageError, nearest
 from rlgrad.options import Options, checked, parse_seeds
 from rlgrad.report import print_summary
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Import without the garbage collector, which would walk all modules again and again.
+
+    It saves a tenth of the imports' time, and freezing what they leave saves later walks.
+    """
+    if "torch" in sys.modules:  # imported long ago: nothing to save, and not ours to freeze
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @dataclass(frozen=True)
@@ -44,7 +63,8 @@ class Train:
 
     def execute(self, chosen: dict[str, Any]) -> int:
         """Train, print the summary; 1 where a seed failed, 128 + signal where one stopped it."""
-        from rlgrad.training import start
+        with _uncollected():
+            from rlgrad.training import start
 
         if self.seed is not None and self.seeds is not None:
             raise UsageError("got both --seed and --seeds; expected one of them")
