@@ -125,16 +125,15 @@ def load_learner(
     path = checkpoint or files[-1]
     tensors, counters = load_checkpoint(path)
     learner = _empty_learner(run, seed, path, counters)
-    expected, seeds = learner.state_dict(), len(run.seeds)
+    expected, seeds, row = learner.state_dict(), len(run.seeds), run.seeds.index(seed)
     for name, like in expected.items():
         found = tensors.get(name)
         shape = [seeds, *like.shape[1:]]
         if found is None or list(found.shape) != shape or found.dtype != like.dtype:
             came = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
             raise UsageError(f"{path}: {name} is {came}; its card needs {like.dtype} {shape}")
-        if not bool(found.isfinite().all()):
+        if not bool(found[row].isfinite().all()):
             raise UsageError(f"{path}: {name} has numbers that are not finite")
-    row = run.seeds.index(seed)
     learner.load_state_dict({name: tensors[name][row : row + 1] for name in expected})
     return learner, seed
 

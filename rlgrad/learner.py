@@ -80,8 +80,8 @@ class Learner(nn.Module):
         return [module for module in self.modules() if isinstance(module, SeedMLP)]
 
     def finite(self) -> Tensor:
-        """Which seeds' parameters are all finite, ``[S]`` bool."""
-        rows = [p.detach().flatten(1).sum(1) for p in self.parameters()]
+        """Which seeds' parameters, moments and statistics are all finite, ``[S]`` bool."""
+        rows = [x.flatten(1).sum(1).double() for x in self.state_dict().values()]
         return torch.stack(rows).isfinite().all(0)
 
     def see(self, observation: Float[Tensor, "S *batch F"]) -> Float[Tensor, "S *batch F"]:

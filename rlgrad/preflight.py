@@ -111,6 +111,11 @@ def check_needs(config: Config, traits: Traits) -> None:
             f"estimator {name} needs f at more than the action taken, and an environment gives "
             "no more: use reinforce, learned or relax"
         )
+    if config.action_critic and not traits.differentiable:
+        raise UsageError(
+            f"estimator {name} makes no use of --action-critic; leave it out, or take one that "
+            "needs a differentiable f, such as rebar"
+        )
     if traits.differentiable and not config.action_critic:
         raise UsageError(
             f"estimator {name} needs a differentiable f, and an environment is none: add "

@@ -26,6 +26,7 @@ from problems import (
 
 from rlgrad.errors import UsageError
 from rlgrad.estimators import (
+    ESTIMATORS,
     build,
     estimate,
     measure,
@@ -382,3 +383,21 @@ def test_unknown_names_and_options_name_the_nearest():
         build("reinforce", decay=0.5)
     assert options("learned")["hidden"] == (32, 32)
     assert options("relax")["coupling"] == "coupled"
+
+
+@pytest.mark.parametrize("name", ["exact", "muprop", "rebar", "gumbel-softmax", "reinmax"])
+def test_an_f_that_does_not_give_one_value_for_each_choice_is_refused(name):
+    estimator = build(name, 1, 4)
+    draw = estimator.sample(torch.zeros(5, 1, 4), generator=seeded(0))
+    for wrong in (lambda x: x.sum(-1), lambda x: x.sum()):
+        with pytest.raises(ValueError, match=r"^f gave a value of shape .*expected \[5\], one for"):
+            estimator.gradient(draw, torch.zeros(5), f=wrong)
+
+
+@pytest.mark.parametrize("name", [n for n, each in ESTIMATORS.items() if each.traits.context])
+def test_logits_of_another_size_than_built_for_are_refused(name):
+    estimator = build(name, 1, 4)
+    for shape in ([5, 2, 4], [5, 1, 3]):
+        draw = build("reinforce").sample(torch.zeros(shape), generator=seeded(0))
+        with pytest.raises(ValueError, match=r"built for 1 factors of 4 .*end in \[1, 4\]"):
+            estimator.gradient(draw, torch.zeros(5))

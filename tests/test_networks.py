@@ -336,3 +336,24 @@ def test_wrong_seed_axis_of_a_constant_is_named(method):
     draw = estimator.sample(torch.zeros(6, 2, 1, 2), generator=seeded(0))
     with pytest.raises(ValueError, match="3 seeds"):
         getattr(estimator, method)(draw, torch.ones(6, 2))
+
+
+@pytest.mark.parametrize("move", ["data", "vector", "assign", "double"])
+def test_parameters_that_move_are_followed(move):
+    net = network(4, 2, (8,), 1)
+    x = torch.randn(1, 5, 4, generator=seeded(1))
+    with torch.no_grad():
+        before = net(x)
+        other = net.flat.detach() * 0.5
+        if move == "data":
+            net.flat.data = other
+        elif move == "vector":
+            torch.nn.utils.vector_to_parameters(other.flatten(), net.parameters())
+        elif move == "assign":
+            net.load_state_dict({"flat": other}, assign=True)
+        else:
+            net.double().float().flat.mul_(0.5)
+        after = net(x)
+    assert not torch.equal(after, before)
+    assert torch.equal(after, net(x).detach())  # with a graph, from the parameters themselves
+    assert torch.equal(net.trace(x).output[..., :2], after)

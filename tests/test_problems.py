@@ -224,3 +224,8 @@ def test_variants_name_known_estimators_and_options():
         assert "" in chosen or name not in ESTIMATORS
         for each in chosen.values():
             assert name not in ESTIMATORS or each.keys() <= options(name).keys()
+
+
+def test_what_is_judged_on_later_batches_gets_some():
+    found = rows(measure_all(problem("bandit"), ["relax-linear", "constant"], draws=20_000))
+    assert found["relax-linear"].variance < 0.95 * found["constant"].variance

@@ -23,6 +23,12 @@ def checked(method: Callable[..., Any]) -> Callable[..., Any]:
                 f"got a draw of shape {list(draw.logits.shape)}; {name} needs {K} draws of each "
                 "choice on its first axis: take the draw from its sample()"
             )
+        size, built = list(draw.logits.shape[-2:]), [self.factors, self.categories]
+        if self.traits.context and size != built:
+            raise ValueError(
+                f"got logits of shape {list(draw.logits.shape)}; {name} was built for {built[0]} "
+                f"factors of {built[1]} categories and expects them to end in {built}"
+            )
         check_value(value, batch, K)
         if self.traits.context:
             check_context(context, batch if K == 1 else batch[1:], self.context, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -40,7 +42,7 @@ class ControlVariate(nn.Module):
         head_gain: float,
     ) -> None:
         super().__init__()
-        if temperature < 0:
+        if not 0 <= temperature < math.inf:
             raise ValueError(f"got temperature {temperature}; expected 0 (z itself) or above")
         self.temperature, self.scale = temperature, scale
         self.network = SeedMLP(

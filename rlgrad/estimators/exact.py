@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgrad.estimators.base import Draw, Estimator, Objective, Traits
-from rlgrad.estimators.objective import needed
+from rlgrad.estimators.objective import needed, one_each
 
 MOST_CHOICES = 1 << 16
 
@@ -44,7 +44,7 @@ def exact_gradient(
         hot = eye[list(choice)].expand_as(p)
         weight = log_p[..., index, list(choice)].sum(-1).exp()
         with torch.no_grad():
-            value = torch.where(weight > 0, f(hot), 0.0)
+            value = torch.where(weight > 0, one_each(f(hot), hot), 0.0)
         mean = mean + weight * value
         gradient = gradient + (weight * value)[..., None, None] * (hot - p)
     return mean, gradient

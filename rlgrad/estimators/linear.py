@@ -10,6 +10,7 @@ does not carry over.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -74,7 +75,7 @@ class LinearRelax(Estimator):
         ):
             if value not in known:
                 raise ValueError(f"{name} {value!r} is not one of {', '.join(known)}")
-        if temperature <= 0:
+        if not 0 < temperature < math.inf:
             raise ValueError(f"got temperature {temperature}; expected a number above 0")
         self.form, self.temperature, self.coupling = form, temperature, coupling
         # Widths are multiples of 4, so that a seed gets the same bits in any company.

@@ -79,6 +79,11 @@ def measure(
         generator: source of noise.
         chunk: estimates in memory at a time.
     """
+    if draws < 2 or logits.ndim != 2:
+        raise ValueError(
+            f"got {draws} draws at logits of shape {list(logits.shape)}; "
+            "expected at least 2 draws, at logits [D, A]"
+        )
     total, square = torch.zeros_like(logits).double(), torch.zeros_like(logits).double()
     value_total, counted = 0.0, _Counted(f)
     for start in range(0, draws, chunk):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -75,18 +74,18 @@ class SeedMLP(nn.Module):
             gain = self.head_gain if i == len(self.used) - 1 else 1.0
             weight.copy_((2 * random - 1) * (gain * math.sqrt(3 / max(fan_in, 1))))
 
-    @cached_property
-    def _frozen(self) -> list[tuple[Tensor, Tensor]]:
-        return self.layers(self.flat.detach())
+    @property
+    def _frozen(self) -> passes.Layers:
+        """Views of the parameters as they are, kept while they stay where they are."""
+        kept: tuple[int, passes.Layers] | None = self.__dict__.get("_views")
+        flat = self.flat.detach()
+        if kept is None or kept[0] != flat.data_ptr():
+            kept = self.__dict__["_views"] = flat.data_ptr(), self.layers(flat)
+        return kept[1]
 
     def __getstate__(self) -> dict[str, object]:
         # A copy makes views of its own parameters.
-        return {name: value for name, value in self.__dict__.items() if name != "_frozen"}
-
-    def _apply(self, *args: object, **kwargs: object) -> SeedMLP:
-        self.__dict__.pop("_frozen", None)  # moving the module makes new storage
-        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        return self
+        return {name: value for name, value in self.__dict__.items() if name != "_views"}
 
     def _rows(self, x: Tensor, seeds: int) -> Tensor:
         if seeds > 1 and (x.ndim == 1 or x.shape[0] != seeds):

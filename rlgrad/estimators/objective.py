@@ -23,6 +23,20 @@ def needed(f: Objective | None, name: str, instead: str) -> Objective:
     return f
 
 
+def one_each(value: Tensor, choice: Float[Tensor, "*batch D A"]) -> Tensor:
+    """``value``, or an error where f does not give one number for each choice.
+
+    Raises:
+        ValueError: with the shape that came and the one expected.
+    """
+    if value.shape != choice.shape[:-2]:
+        raise ValueError(
+            f"f gave a value of shape {list(value.shape)} for choices of shape "
+            f"{list(choice.shape)}; expected {list(choice.shape[:-2])}, one for each choice"
+        )
+    return value
+
+
 def slope(
     f: Objective, x: Float[Tensor, "*batch D A"], name: str
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch D A"]]:
@@ -64,7 +78,7 @@ def directional(
 
 def _differentiated(f: Objective, x: Tensor, name: str, again: bool) -> tuple[Tensor, Tensor]:
     """(f, df/dx), attached where it is to be differentiated again."""
-    y = f(x)
+    y = one_each(f(x), x)
     gradient = None
     if y.requires_grad:  # if only through parameters of f, the gradient is None
         (gradient,) = torch.autograd.grad(y.sum(), x, create_graph=again, allow_unused=True)

@@ -15,6 +15,7 @@ from rlgrad.estimators.base import Objective
 from rlgrad.problems.base import Problem
 
 TARGET = 0.499
+LARGEST = 1e6  # of an option; beyond, variances lose all their digits
 # An 8x8 handwritten three, as in the digits data of scikit-learn: # is ink.
 IMAGE = "..###... .#...#.. .....#.. ...##... .....#.. .....#.. .#...#.. ..###..."
 
@@ -122,6 +123,7 @@ def problem(name: str, **chosen: float) -> Problem:
     for key, value in chosen.items():
         if key not in known:
             raise UsageError(f"problem {name} has no option {key!r}; {nearest(key, known)}")
-        if not math.isfinite(value) or (key == "noise" and value < 0):
-            raise UsageError(f"got {key} = {value:g}; expected a finite number, noise at least 0")
+        least = 0.0 if key == "noise" else -LARGEST
+        if not least <= value <= LARGEST:
+            raise UsageError(f"got {key} = {value:g}; expected {least:g} to {LARGEST:g}")
     return PROBLEMS[name](**chosen)

@@ -41,7 +41,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 CHUNK = 1 << 14
 BATCH, RATE = 256, 0.02
-EARLIER = 1 << 16
+EARLIER, BATCHES = 1 << 16, 16
 ROUNDING = 1e-14  # of the sums that a variance is formed from
 
 
@@ -76,9 +76,10 @@ def fit(estimator: Estimator, problem: Problem, steps: int, generator: torch.Gen
             schedule.step()
     if type(estimator).observe is Estimator.observe:
         return  # it has no running statistics
-    rows = problem.logits.expand(EARLIER, *problem.logits.shape)
-    draw = estimator.sample(rows, generator=generator)
-    estimator.observe(draw, values_at(estimator, draw, f))
+    rows = problem.logits.expand(EARLIER // BATCHES, *problem.logits.shape)
+    for _ in range(BATCHES):  # some judge what they fitted on batches that come after
+        draw = estimator.sample(rows, generator=generator)
+        estimator.observe(draw, values_at(estimator, draw, f))
 
 
 def made(name: str, chosen: dict[str, Any], problem: Problem, seed: int) -> Estimator:
