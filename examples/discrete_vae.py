@@ -9,9 +9,8 @@ The bound on log p(x), in nats, of an encoder q(b|x) with logits l(x) and a deco
 
 l enters twice. Through the choice b: f(b) = log p(x|b) does not contain l, so its mean is the only
 thing that needs an estimator. And directly, through the KL term: factors are independent, so it is
-a finite sum with an exact gradient by autograd. Had we put -log q(b|x) into f instead, as some
-papers do, f itself would contain l: the estimator holds f fixed while it differentiates, and what
-is lost is E[d(-log q)/dl] = 0 in the mean only, at the price of noise.
+a finite sum with an exact gradient by autograd. With -log q(b|x) inside f, as in some papers, f
+itself would contain l; estimators hold f fixed, and lose E[d(-log q)/dl] = 0 at a price in noise.
 """
 
 from __future__ import annotations
