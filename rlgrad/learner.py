@@ -79,11 +79,6 @@ class Learner(nn.Module):
         """Policy, critics and the estimator's own; all see the observation first."""
         return [module for module in self.modules() if isinstance(module, SeedMLP)]
 
-    def finite(self) -> Tensor:
-        """Which seeds' parameters, moments and statistics are all finite, ``[S]`` bool."""
-        rows = [x.flatten(1).sum(1).double() for x in self.state_dict().values()]
-        return torch.stack(rows).isfinite().all(0)
-
     def see(self, observation: Float[Tensor, "S *batch F"]) -> Float[Tensor, "S *batch F"]:
         """Observations as the networks see them: scaled or normalised."""
         if self._scale is not None:

@@ -162,7 +162,9 @@ class Trainer:
         for kept, now in zip(self._kept, self._state, strict=True):
             kept.copy_(now)
         numbers = self.learner.update(rollout, second, share, critic_steps, measure)
-        good = self.learner.finite()
+        # Moments and statistics too: they may overflow where parameters do not.
+        rows = torch.cat([x.flatten(1).to(torch.float32) for x in self._state], 1)
+        good = rows.sum(1).isfinite()
         keep = torch.tensor(self.active, device=self.device) & good
         if not bool(keep.all()):
             for kept, now in zip(self._kept, self._state, strict=True):
