@@ -148,8 +148,7 @@ class Learner(nn.Module):
             if self.estimator.traits.control_variate:
                 numbers |= diagnostics.control_variate(draw, credit, u, weight)
             if valued is not None:
-                value = target - credit
-                numbers |= diagnostics.critic_numbers(value, target, weight)
+                numbers |= diagnostics.critic_numbers(target - credit, target, weight)
         along = u
         if self.estimator.descends_variance:
             along = direction(c.objective, self.policy, x, u * weight[..., None, None])
