@@ -25,7 +25,7 @@ ROWS = [
     ["errors", "streams", "log", "display", "report", "adam", "actions", "returns", "bootstrap",
      "simulators.single", "estimators.checks", "estimators.noise", "estimators.passes",
      "estimators.statistics"],
-    ["estimators.networks", "estimators.least_squares", "stats"],
+    ["estimators.networks", "estimators.least_squares", "stats", "output"],
     ["config", "arguments", "estimators.base", "normalise", "pullback", "simulators.base",
      "simulators.registration"],
     ["estimators.objective", "estimators.relaxation"],
