@@ -21,7 +21,9 @@ from rlgrad.store import Run
 from rlgrad.trainer import Trainer
 
 
-def start(resolved: Resolved, seeds: Sequence[int], options: Options) -> Session:
+def start(
+    resolved: Resolved, seeds: Sequence[int], options: Options, display: Display | None = None
+) -> Session:
     """Check everything, then make the run directory: bad input leaves nothing behind.
 
     Raises:
@@ -34,7 +36,7 @@ def start(resolved: Resolved, seeds: Sequence[int], options: Options) -> Session
     run = store.create(resolved, seeds, Path(options.log_dir))
     name, env = resolved.agent, resolved.env.id
     count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
-    display = Display(f"{name} on {env}", options.quiet)
+    display = display or Display(f"{name} on {env}", options.quiet)
     display.say(f"Training {name} on {env}, {count}, on {trainer.device} ({trainer.why_device})")
     for note in (*resolved.notes, *trainer.notes):
         display.say(f"note: {note}")
