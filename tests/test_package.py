@@ -17,19 +17,22 @@ import rlgrad
 
 PACKAGE = Path(rlgrad.__file__).parent
 ROOT = Path(__file__).parent.parent
-CARDS = ("actor-critic", "rebar", "reinforce", "reinforce-learned", "relax", "relax-network")
+CARDS = (
+    "actor-critic", "rebar", "reinforce", "reinforce-learned", "relax", "relax-network", "sb3-a2c",
+    "sb3-ppo",
+)  # fmt: skip
 
 # A module may import modules of earlier rows; in its own row only what SIDEWAYS lists. This is the
 # table of docs/design.md with the modules of today: later work adds its row here first.
 ROWS = [
     ["errors", "streams", "log", "display", "report", "adam", "actions", "returns",
      "simulators.single", "estimators.checks", "estimators.noise", "estimators.passes",
-     "estimators.statistics"],
-    ["estimators.networks", "estimators.least_squares"],
+     "estimators.statistics", "clock", "versions", "peers"],
+    ["estimators.networks", "estimators.least_squares", "engine"],
     ["config", "arguments", "estimators.base", "normalise", "pullback", "simulators.base",
      "simulators.registration"],
-    ["estimators.objective", "estimators.relaxation"],
-    ["estimators.control"],
+    ["estimators.objective", "estimators.relaxation", "peer_cards"],
+    ["estimators.control", "card_files"],
     ["acting", "critics", "cards", "options", "estimators.exact", "estimators.learned",
      "estimators.linear", "estimators.measure", "estimators.multisample", "estimators.muprop",
      "estimators.rebar", "estimators.relax", "estimators.relaxed", "estimators.score", "simulators",
@@ -39,8 +42,10 @@ ROWS = [
     ["estimators"],
     ["preflight", "problems.base"],
     ["learner", "problems.catalogue", "problems.results"],
-    ["agent", "trainer", "problems.measuring"],
-    ["evaluation", "problems"],
+    ["agent", "trainer", "problems.measuring", "peers.algorithm"],
+    ["peers.policy"],
+    ["loading", "problems", "peers.engine"],
+    ["evaluation"],
     ["session", "listing"],
     ["training", "commands"],
     ["cli"],
