@@ -15,7 +15,7 @@ import tyro
 
 import rlgrad
 from rlgrad import cards
-from rlgrad.arguments import Flags, flags_of, parse, parse_env_kwargs, positional, spelled, value_of
+from rlgrad.arguments import Flags, flags_of, parse, parse_pairs, positional, spelled, value_of
 from rlgrad.commands import Evaluate, List, Variance
 from rlgrad.comparison.command import Compare
 from rlgrad.config import FIELDS, Config
@@ -48,7 +48,8 @@ class Train:
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
     """Gymnasium id, such as CartPole-v1, or my_package:MyEnv-v0."""
     agent: str | None = None
-    """Agent card, see `rlgrad list agents`. Default: the estimator's card, or actor-critic."""
+    """Agent card, see `rlgrad list agents`; sb3:PATH: an algorithm of Stable-Baselines3, such as
+    sb3:stable_baselines3.DQN. Default: the estimator's card, or actor-critic."""
     seed: int | None = None
     """One seed."""
     seeds: str | None = None
@@ -57,6 +58,8 @@ class Train:
     """Modules to import first, which register environments."""
     env_kwargs: tuple[str, ...] = ()
     """key:value pairs for the environment's constructor, such as map_name:8x8."""
+    peer_arg: tuple[str, ...] = ()
+    """key:value pairs for the algorithm of a peer (sb3-ppo), such as learning_rate:0.001."""
     json: bool = False
     """Print the result as JSON on standard output."""
     run: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
@@ -72,7 +75,8 @@ class Train:
         seeds = parse_seeds([self.seed or 0] if self.seeds is None else self.seeds)
         resolved = cards.resolve(
             self.env, self.agent, chosen.pop("estimator", None), chosen,
-            parse_env_kwargs(self.env_kwargs), self.env_module,
+            parse_pairs(self.env_kwargs, "--env-kwargs"), self.env_module,
+            parse_pairs(self.peer_arg, "--peer-arg"),
         )  # fmt: skip
         session = start(resolved, seeds, checked(dataclasses.asdict(self.run)))
         session.go()

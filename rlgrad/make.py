@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -12,7 +13,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import FlattenObservation
 
-from rlgrad.cards import EnvCard
+from rlgrad.card_files import EnvCard
 from rlgrad.errors import UsageError, nearest
 from rlgrad.simulators import SIMULATORS
 from rlgrad.streams import Purpose, derive
@@ -47,14 +48,22 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         return super().reset(seed=seed, options=options)
 
 
-def import_module(name: str) -> None:
-    """Import a module that registers environments (``--env-module``, ``module:Env-v0``)."""
+def import_module(name: str, kind: str = "environment module", hint: str = "") -> ModuleType:
+    """Import a module that the user named (``--env-module``, ``module:Env-v0``, ``sb3:``).
+
+    Args:
+        name: of the module.
+        kind: what it is, for the message.
+        hint: what to do where it cannot be imported, for the message.
+
+    Raises:
+        UsageError: where importing raises anything.
+    """
     try:
-        importlib.import_module(name)
+        return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise UsageError(
-            f"cannot import environment module {name!r}: {type(error).__name__}: {error}"
-        ) from None
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(f"cannot import {kind} {name!r}: {text}{hint}") from None
 
 
 def spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
@@ -104,6 +113,13 @@ def _kwargs(env_kwargs: Mapping[str, Any] | None, max_episode_steps: int) -> dic
     return kwargs
 
 
+def make_bare(
+    env_id: str, env_kwargs: Mapping[str, Any] | None = None, max_episode_steps: int = 0
+) -> gymnasium.Env[Any, Any]:
+    """One unrendered environment as Gymnasium makes it, unchecked."""
+    return gymnasium.make(spec(env_id).id, **_kwargs(env_kwargs, max_episode_steps))
+
+
 def make_one(
     env_id: str, env_kwargs: Mapping[str, Any] | None = None, max_episode_steps: int = 0
 ) -> gymnasium.Env[Any, Any]:
@@ -112,9 +128,9 @@ def make_one(
     Raises:
         UsageError: for an unknown id or unsupported space, or where making it raises.
     """
-    found = spec(env_id)
+    spec(env_id)
     try:
-        env = gymnasium.make(found.id, **_kwargs(env_kwargs, max_episode_steps))
+        env = make_bare(env_id, env_kwargs, max_episode_steps)
         env.reset(seed=0)
     except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
@@ -144,6 +160,21 @@ def make_gymnasium(
         return env if isinstance(env.observation_space, Box) else FlattenObservation(env)
 
     return gymnasium.vector.SyncVectorEnv([lane] * num_envs, autoreset_mode=autoreset)
+
+
+def score_to_solve(card: EnvCard, needed: bool = False) -> float | None:
+    """Mean return at which an environment counts as solved: the card's, else Gymnasium's.
+
+    Raises:
+        UsageError: where it is needed, and there is none.
+    """
+    score = spec(card.id).reward_threshold if card.solved_at is None else card.solved_at
+    if needed and score is None:
+        raise UsageError(
+            f"{card.id} has no score at which it counts as solved, so "
+            "--stop-when-solved cannot work; give its card a solved_at"
+        )
+    return score
 
 
 def is_simulated(card: EnvCard) -> bool:

@@ -13,12 +13,22 @@ from rlgrad import store
 from rlgrad.cards import Resolved, resolve
 from rlgrad.config import FIELDS
 from rlgrad.display import Display
+from rlgrad.engine import Engine
 from rlgrad.errors import UsageError, nearest
 from rlgrad.make import import_module
 from rlgrad.options import Options, checked, parse_seeds
 from rlgrad.session import Session
 from rlgrad.store import Run
 from rlgrad.trainer import Trainer
+
+
+def _engine(resolved: Resolved, seeds: Sequence[int], options: Options) -> Engine:
+    """What trains: rlgrad's own trainer, or Stable-Baselines3."""
+    if resolved.peer is None:
+        return Trainer(resolved, seeds, options)
+    from rlgrad.peers.engine import PeerEngine
+
+    return PeerEngine(resolved, resolved.peer, seeds, options)
 
 
 def start(
@@ -32,15 +42,15 @@ def start(
     for module in resolved.env.modules:
         import_module(module)
     torch.set_num_threads(1)  # small networks: a second thread only waits
-    trainer = Trainer(resolved, seeds, options)
+    trainer = _engine(resolved, seeds, options)
     run = store.create(resolved, seeds, Path(options.log_dir))
     name, env = resolved.agent, resolved.env.id
     count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
     display = display or Display(f"{name} on {env}", options.quiet)
-    display.say(f"Training {name} on {env}, {count}, on {trainer.device} ({trainer.why_device})")
+    display.say(f"Training {name} on {env}, {count}, on {trainer.where}")
     for note in (*resolved.notes, *trainer.notes):
         display.say(f"note: {note}")
-    return Session(trainer, run, display)
+    return Session(trainer, run, display, options)
 
 
 def train(
@@ -51,17 +61,20 @@ def train(
     seeds: int | str | Sequence[int] = 1,
     env_kwargs: Mapping[str, Any] | None = None,
     env_modules: Sequence[str] = (),
+    peer_arguments: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> Run:
     """Train an agent.
 
     Args:
         env: Gymnasium id, also ``module:Env-v0``.
-        agent: name of an agent card; None: the estimator's card, or actor-critic.
+        agent: name of an agent card, or ``sb3:`` and the Python path of an algorithm of
+            Stable-Baselines3; None: the estimator's card, or actor-critic.
         estimator: name of an estimator, put into the agent's card.
         seeds: a count, a range "0-9", or a sequence of seeds, trained together.
         env_kwargs: for the environment's constructor.
         env_modules: to import first, where the environment is not Gymnasium's.
+        peer_arguments: for the algorithm of a peer, such as ``{"learning_rate": 1e-3}``.
         **overrides: any field of ``Config`` (such as ``total_timesteps``) or of ``Options``.
 
     Returns:
@@ -76,7 +89,7 @@ def train(
             raise UsageError(f"unknown argument {key!r}; {nearest(key, names | FIELDS.keys())}")
     options = checked({k: v for k, v in overrides.items() if k in names})
     flags = {k: v for k, v in overrides.items() if k not in names}
-    resolved = resolve(env, agent, estimator, flags, env_kwargs, env_modules)
+    resolved = resolve(env, agent, estimator, flags, env_kwargs, env_modules, peer_arguments)
     session = start(resolved, parse_seeds(seeds), options)
     session.go()
     return session.run

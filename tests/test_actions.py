@@ -126,5 +126,5 @@ def test_a_seed_has_the_same_bits_alone_as_among_five(tmp_path, agent):
     env = "own/Match-numbers-v0"
     many = train(env, agent, seeds=range(5), **given)
     alone = train(env, agent, seeds=[3], **given)
-    ours, theirs = load(many, 3).learner.state_dict(), load(alone, 3).learner.state_dict()
+    ours, theirs = load(many, 3).policy.state_dict(), load(alone, 3).policy.state_dict()
     assert all(torch.equal(theirs[key], value) for key, value in ours.items())

@@ -22,7 +22,8 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 import rlgrad
 from rlgrad import cards, store, training
 from rlgrad.errors import UsageError
-from rlgrad.evaluation import evaluate, evaluate_run, load_learner
+from rlgrad.evaluation import evaluate, evaluate_run
+from rlgrad.loading import load_learner
 from rlgrad.make import make_evaluation
 from rlgrad.options import Options
 from rlgrad.simulators.base import TorchVectorEnv

@@ -105,10 +105,11 @@ def summarise(entry: Entry, floor: float, seed: int) -> Summary:
 def times(records: Sequence[SeedRecord], unit: str) -> tuple[Floats, NDArray[np.bool_]]:
     """(steps or CPU-seconds until solved or given up, whether solved), one per seed."""
     solved = [record.solved_at_step is not None for record in records]
-    if unit == "steps":
-        x = [r.steps if r.solved_at_step is None else r.solved_at_step for r in records]
-    else:
-        x = [r.cpu_seconds if r.solved_at_seconds is None else r.solved_at_seconds for r in records]
+    pairs = [
+        (r.solved_at_step, r.steps) if unit == "steps" else (r.solved_at_seconds, r.cpu_seconds)
+        for r in records
+    ]
+    x = [ended if reached is None else reached for reached, ended in pairs]
     return np.array(x, dtype=np.float64), np.array(solved)
 
 
@@ -135,8 +136,8 @@ def aggregate(
     found = {}
     for agent in dict.fromkeys(e.agent for e in entries):
         own = [e for e in entries if e.agent == agent]
-        x = [
-            stats.normalised(scores(e, floors[e.env]), floors[e.env], tops[e.env] or 0.0)
+        x: list[Floats] = [
+            np.asarray(stats.normalised(scores(e, floors[e.env]), floors[e.env], tops[e.env] or 0))
             for e in own
         ]
         indices = stats.bootstrap_indices([len(each) for each in x], RESAMPLES, seed)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from rlgrad.arguments import parse_env_kwargs
+from rlgrad.arguments import parse_pairs
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Compare:
             alone=self.alone,
             retrain=self.retrain,
             eval_episodes=self.eval_episodes,
-            env_kwargs=parse_env_kwargs(self.env_kwargs),
+            env_kwargs=parse_pairs(self.env_kwargs, "--env-kwargs"),
             env_modules=self.env_module,
             log_dir=self.log_dir,
             quiet=self.quiet,

@@ -17,7 +17,7 @@ from rlgrad.comparison.workers import train_all
 from rlgrad.config import FIELDS
 from rlgrad.display import Board
 from rlgrad.errors import UsageError, nearest
-from rlgrad.evaluation import require_modules
+from rlgrad.loading import require_modules
 from rlgrad.make import import_module
 from rlgrad.options import parse_seeds
 from rlgrad.store import read_run

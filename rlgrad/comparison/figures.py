@@ -12,7 +12,7 @@ from rlgrad.drawing import Palette
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from rlgrad.comparison.results import Comparison
+    from rlgrad.comparison.judgement import Judgement
     from rlgrad.stats import Curve
 
 STEPS, SECONDS = "env steps per seed", "CPU-seconds per seed, shared by the seeds of a process"
@@ -26,11 +26,11 @@ class Picture(NamedTuple):
     caption: str
 
 
-def _palette(found: Comparison) -> Palette:
+def _palette(found: Judgement) -> Palette:
     return Palette(found.agents, found.peers)
 
 
-def _curves(found: Comparison, env: str, tag: str, against: str = "steps") -> dict[str, Curve]:
+def _curves(found: Judgement, env: str, tag: str, against: str = "steps") -> dict[str, Curve]:
     lines = {}
     for entry in found.entries:
         if entry.env == env:
@@ -40,7 +40,7 @@ def _curves(found: Comparison, env: str, tag: str, against: str = "steps") -> di
     return lines
 
 
-def learning_curves(found: Comparison, env: str | None = None, against: str = "steps") -> Figure:
+def learning_curves(found: Judgement, env: str | None = None, against: str = "steps") -> Figure:
     """Interquartile mean over seeds of the last 100 training episodes' return.
 
     Args:
@@ -60,7 +60,7 @@ def learning_curves(found: Comparison, env: str | None = None, against: str = "s
     )
 
 
-def scores(found: Comparison, env: str) -> Figure:
+def scores(found: Judgement, env: str) -> Figure:
     """Final scores, by sampling and by argmax."""
     own = [s for s in found.summaries if s.env == env]
     return plots.intervals(
@@ -73,7 +73,7 @@ def scores(found: Comparison, env: str) -> Figure:
     )
 
 
-def aggregate(found: Comparison) -> Figure:
+def aggregate(found: Judgement) -> Figure:
     """Statistics of normalised scores over all environments."""
     titles = {"iqm": "interquartile mean", "median": "median", "mean": "mean"}
     return plots.intervals(
@@ -85,19 +85,19 @@ def aggregate(found: Comparison) -> Figure:
     )
 
 
-def improvement(found: Comparison) -> Figure:
+def improvement(found: Judgement) -> Figure:
     """Who scores above whom."""
     agents, p = found.agents, found.improvement
     return plots.improvement(agents, [[p[a].get(b) for b in agents] for a in agents])
 
 
-def solving(found: Comparison, env: str) -> Figure:
+def solving(found: Judgement, env: str) -> Figure:
     """Share of seeds solved against env steps."""
     own = {e.agent: analysis.times(e.seeds, "steps") for e in found.entries if e.env == env}
     return plots.survival(own, STEPS, _palette(found))
 
 
-def pictures(found: Comparison, env: str) -> Iterator[Picture]:
+def pictures(found: Judgement, env: str) -> Iterator[Picture]:
     """All pictures of one environment."""
     name = f"{env} " if len(found.envs) > 1 else ""
     file = name.replace("/", "-").replace(" ", "-").replace(":", "-")

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlgrad import cards
-from rlgrad.cards import Resolved, safe_name
+from rlgrad.card_files import safe_name
+from rlgrad.cards import Resolved
 from rlgrad.comparison.records import SeedRecord, about_run, identity, peer_of, read_seeds
 from rlgrad.errors import UsageError
 from rlgrad.make import import_module
-from rlgrad.store import Run, read_run, versions
+from rlgrad.store import Run, read_run
+from rlgrad.versions import versions
 
 LEAST_BLOCK = 5  # seeds of one process, below which its start-up outweighs a second core
 

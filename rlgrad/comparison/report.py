@@ -8,7 +8,7 @@ import tomli_w
 
 from rlgrad.comparison import figures
 from rlgrad.comparison.analysis import RESAMPLES, Summary
-from rlgrad.comparison.results import Comparison
+from rlgrad.comparison.judgement import Judgement
 from rlgrad.comparison.tables import to_solve, with_bounds
 from rlgrad.display import short
 from rlgrad.page import Page
@@ -18,7 +18,7 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def page(found: Comparison) -> Page:
+def page(found: Judgement) -> Page:
     """The whole report."""
     envs = _listed(found.envs)
     agents = _listed(found.agents)
@@ -44,13 +44,13 @@ def page(found: Comparison) -> Page:
     return built
 
 
-def _lead(found: Comparison) -> str:
+def _lead(found: Judgement) -> str:
     seeds = sorted({len(entry.seeds) for entry in found.entries})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return f"{count} seeds per agent, each evaluated on fresh episodes that training never saw."
 
 
-def _environment(built: Page, found: Comparison, env: str) -> None:
+def _environment(built: Page, found: Judgement, env: str) -> None:
     rows = sorted((s for s in found.summaries if s.env == env), key=lambda s: -s.iqm.value)
     solved_at = next(e.solved_at for e in found.entries if e.env == env)
     goal = "" if solved_at is None else f" Solved: {solved_at:g} over 100 training episodes."
@@ -81,7 +81,7 @@ def _solving(built: Page, rows: Sequence[Summary]) -> None:
     )  # fmt: skip
 
 
-def _aggregate(built: Page, found: Comparison) -> None:
+def _aggregate(built: Page, found: Judgement) -> None:
     built.section(
         "All environments",
         "Scores are normalised so that random actions have 0 and the score at which an "
@@ -97,7 +97,7 @@ def _aggregate(built: Page, found: Comparison) -> None:
     built.figure("aggregate", figures.aggregate(found), "Normalised scores with 95 % intervals.")
 
 
-def _cards(built: Page, found: Comparison) -> None:
+def _cards(built: Page, found: Judgement) -> None:
     built.section("What was compared")
     if found.differences:
         built.note(
@@ -127,7 +127,7 @@ def _cards(built: Page, found: Comparison) -> None:
     )
 
 
-def _method(built: Page, found: Comparison) -> None:
+def _method(built: Page, found: Judgement) -> None:
     built.section(
         "How the numbers are made",
         "A seed's score is its mean return over fresh episodes of Gymnasium's own environment, "

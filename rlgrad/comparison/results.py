@@ -1,169 +1,37 @@
-"""A comparison: its seeds and all that is said of them."""
+"""What ``rlgrad.compare`` returns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from html import escape
+from typing import TYPE_CHECKING
 
-from rlgrad.comparison import analysis
-from rlgrad.comparison.analysis import FEW, RESAMPLES, Summary
-from rlgrad.comparison.records import Entry
-from rlgrad.output import plain
-from rlgrad.stats import Interval
+from rlgrad.comparison.judgement import Judgement
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Agents over seeds on one or several environments.
+class Comparison(Judgement):
+    """Agents over seeds, with pictures.
 
     In a notebook its value shows the report; ``plot()`` gives a figure, ``to_dict()`` all numbers.
     """
 
-    entries: tuple[Entry, ...]
-    floors: Mapping[str, float]
-    """What random actions score, by environment."""
-    notes: tuple[str, ...] = ()
-    seed: int = 0
-    """Of the bootstrap."""
-
-    @cached_property
-    def agents(self) -> list[str]:
-        """Names, in the order of asking."""
-        return list(dict.fromkeys(entry.agent for entry in self.entries))
-
-    @cached_property
-    def peers(self) -> set[str]:
-        """Those trained by another library."""
-        return {entry.agent for entry in self.entries if entry.peer}
-
-    @cached_property
-    def envs(self) -> list[str]:
-        """Environments, in the order of asking."""
-        return list(dict.fromkeys(entry.env for entry in self.entries))
-
-    @cached_property
-    def summaries(self) -> list[Summary]:
-        """One per agent and environment."""
-        return [analysis.summarise(e, self.floors[e.env], self.seed) for e in self.entries]
-
-    @cached_property
-    def aggregate(self) -> dict[str, dict[str, Interval]]:
-        """Statistics of normalised scores over all environments, by agent."""
-        return analysis.aggregate(self.entries, self.floors, self.seed)
-
-    @cached_property
-    def improvement(self) -> dict[str, dict[str, Interval]]:
-        """Probability that a seed of the first agent scores above one of the second."""
-        return analysis.improvement(self.entries, self.floors, self.seed)
-
-    @cached_property
-    def differences(self) -> dict[str, dict[str, list[str]]]:
-        """Where our agents' cards differ beyond what makes them other agents."""
-        return analysis.differences(self.entries)
-
-    @property
-    def fewest(self) -> int:
-        """Seeds behind the agent that has the fewest."""
-        return min(len(entry.seeds) for entry in self.entries)
-
-    @cached_property
-    def verdicts(self) -> list[str]:
-        """What may be claimed of the best agent, in words."""
-        seeds = {a: min(len(e.seeds) for e in self.entries if e.agent == a) for a in self.agents}
-        return analysis.verdicts(self.improvement, self.aggregate, seeds)
-
-    @cached_property
-    def warnings(self) -> list[str]:
-        """What a reader must know before believing any of it."""
-        found = []
-        if self.fewest < FEW:
-            found.append(
-                f"some agent has {self.fewest} seeds: with fewer than {FEW} the intervals mean "
-                "little, since resampling so few seeds cannot show how others would do"
-            )
-        counts = {len(entry.seeds) for entry in self.entries}
-        if len(counts) > 1:
-            found.append(f"agents have different numbers of seeds, {min(counts)} to {max(counts)}")
-        budgets = {e.env: {r.steps for r in e.seeds} for e in self.entries}
-        ends = {(e.env, e.card.get("config", e.card).get("total_timesteps")) for e in self.entries}
-        if len(ends) > len(budgets):
-            found.append("the agents were trained for different numbers of env steps")
-        episodes = {r.evaluation["sampled"]["episodes"] for e in self.entries for r in e.seeds
-                    if r.evaluation}  # fmt: skip
-        if len(episodes) > 1:
-            found.append(f"seeds were evaluated on {min(episodes)} to {max(episodes)} episodes")
-        mixed = {k for e in self.entries for k, v in e.versions.items() if " and " in v}
-        for package in sorted({k for e in self.entries for k in e.versions}):
-            if len({e.versions.get(package) for e in self.entries}) > 1 or package in mixed:
-                found.append(f"runs were made by different versions of {package}")
-        failed = [f"{s.agent} ({s.failed})" for s in self.summaries if s.failed]
-        if failed:
-            found.append(
-                f"seeds failed: {', '.join(failed)}; they count with the score of random actions"
-            )
-        return found
-
-    def to_dict(self) -> dict[str, Any]:
-        """All numbers, safe for JSON: None for what is infinite or unknown."""
-        table = {
-            "environments": self.envs,
-            "agents": self.agents,
-            "random_scores": dict(self.floors),
-            "summaries": [vars(summary) for summary in self.summaries],
-            "aggregate": self.aggregate,
-            "improvement": self.improvement,
-            "verdicts": self.verdicts,
-            "warnings": self.warnings,
-            "differences": self.differences,
-            "notes": list(self.notes),
-            "bootstrap": {"resamples": RESAMPLES, "seed": self.seed, "level": 0.95},
-            "seeds": self.rows(),
-            "runs": {f"{e.agent} on {e.env}": [str(p) for p in e.runs] for e in self.entries},
-            "cards": {f"{e.agent} on {e.env}": e.card for e in self.entries},
-        }
-        safe: dict[str, Any] = plain(table)
-        return safe
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One flat row per seed, as ``seeds.csv`` has them."""
-        return [
-            {
-                "environment": entry.env,
-                "agent": entry.agent,
-                "seed": r.seed,
-                "status": r.status,
-                "env_steps": r.steps,
-                "solved_at_step": r.solved_at_step,
-                "cpu_seconds_to_solve": r.solved_at_seconds,
-                "cpu_seconds": r.cpu_seconds,
-                "seeds_in_process": r.together,
-                **{
-                    f"{way}_{key}": r.evaluation.get(way, {}).get(key)
-                    for way in ("sampled", "argmax")
-                    for key in ("mean", "deviation", "episodes", "unfinished")
-                },
-                "run": str(r.run),
-            }
-            for entry in self.entries
-            for r in entry.seeds
-        ]
-
-    def plot(self) -> Figure:
-        """Learning curves, one panel per environment."""
+    def plot(self, env: str | None = None) -> Figure:
+        """Learning curves on an environment; None: the first."""
         from rlgrad.comparison.figures import learning_curves
 
-        return learning_curves(self)
+        return learning_curves(self, env)
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
+    def html(self) -> str:
+        """The report, as one self-contained page."""
         from rlgrad.comparison.report import page
 
+        return page(self).html()
+
+    def _repr_html_(self) -> str:
         # In a frame of its own, so that neither style touches the other.
-        source = escape(page(self).html())
+        source = escape(self.html())
         return f'<iframe srcdoc="{source}" width="100%" height="720" frameborder="0"></iframe>'

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlgrad.comparison.analysis import Summary
-from rlgrad.comparison.results import Comparison
+from rlgrad.comparison.judgement import Judgement
 from rlgrad.display import short
 from rlgrad.stats import Interval
 
@@ -39,7 +39,7 @@ def to_solve(interval: Interval | None, text: object = number) -> str:
     return with_bounds(interval, text)
 
 
-def print_comparison(found: Comparison, folder: Path, log_dir: str) -> None:
+def print_comparison(found: Judgement, folder: Path, log_dir: str) -> None:
     """Tables, what may be claimed, and where the report lies."""
     console = Console(stderr=True, highlight=False)
     for env in found.envs:
@@ -68,7 +68,7 @@ def print_comparison(found: Comparison, folder: Path, log_dir: str) -> None:
     console.print(f"TensorBoard  tensorboard --logdir {log_dir}", soft_wrap=True, markup=False)
 
 
-def _protocol(found: Comparison, env: str) -> str:
+def _protocol(found: Judgement, env: str) -> str:
     own = [e for e in found.entries if e.env == env]
     seeds = sorted({len(e.seeds) for e in own})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
@@ -103,7 +103,7 @@ def _table(rows: list[Summary]) -> Table:
     return table
 
 
-def _aggregate(found: Comparison) -> Table:
+def _aggregate(found: Judgement) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("agent", no_wrap=True)
     for title in ("interquartile mean", "median", "mean"):

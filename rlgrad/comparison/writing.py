@@ -8,10 +8,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlgrad.cards import safe_name
+from rlgrad.card_files import safe_name
 from rlgrad.comparison import analysis
+from rlgrad.comparison.judgement import Judgement
 from rlgrad.comparison.report import page
-from rlgrad.comparison.results import Comparison
 from rlgrad.errors import UsageError
 from rlgrad.log import EventFile
 from rlgrad.output import csv_text, write_folder
@@ -39,7 +39,7 @@ def destination(targets: Sequence[str], output: str, log_dir: str) -> Path:
     return Path(log_dir) / "compare" / safe_name(name) / stamp
 
 
-def write(found: Comparison, folder: Path) -> None:
+def write(found: Judgement, folder: Path) -> None:
     """Write everything into a new folder, whole or not at all.
 
     Raises:
@@ -58,7 +58,7 @@ def write(found: Comparison, folder: Path) -> None:
     write_folder(folder, files)
 
 
-def _flat_summaries(found: Comparison) -> list[dict[str, object]]:
+def _flat_summaries(found: Judgement) -> list[dict[str, object]]:
     """Summaries with an interval's bounds in columns of their own."""
     rows = []
     for summary in found.summaries:
@@ -73,7 +73,7 @@ def _flat_summaries(found: Comparison) -> list[dict[str, object]]:
     return [{key: row.get(key) for key in keys} for row in rows]
 
 
-def _events(found: Comparison, pictures: dict[str, bytes], group: str) -> dict[str, bytes]:
+def _events(found: Judgement, pictures: dict[str, bytes], group: str) -> dict[str, bytes]:
     """TensorBoard: curves and final numbers of each agent, and the pictures."""
     with tempfile.TemporaryDirectory() as beside:
         root = Path(beside)
