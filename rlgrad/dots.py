@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from math import ceil, isfinite, log10
+from math import ceil, isfinite, isnan, log10
 from typing import Any
 
 import numpy as np
@@ -38,14 +38,16 @@ def _dots(axes: Axes, rows: Mapping[str, tuple[Interval, dict[str, Any]]], log: 
     for place, (found, look) in enumerate(rows.values()):
         if place % 2 == 0:
             axes.axhspan(place - 0.5, place + 0.5, color=INK, alpha=0.045, linewidth=0)
-        value, start, stop = np.clip(np.nan_to_num(found, nan=low), low, high)
+        if isnan(found.value):
+            continue
+        value, start, stop = np.clip(np.nan_to_num(found, nan=found.value), low, high)
         axes.plot([start, stop], [place, place], color=look["color"], linewidth=3.2, alpha=0.55)
         outside = "<" if value <= low else ">" if value >= high else ""
         axes.plot(value, place, **{**look, "marker": outside or look["marker"], "clip_on": False})
         if stop >= high and not outside:
             axes.plot(high, place, ">", color=look["color"], markersize=5, clip_on=False)
     axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=9)
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(LogLocator(numticks=7) if log else MaxNLocator(4))
     number_axis(axes.xaxis)
@@ -84,7 +86,7 @@ def intervals(
             title, panel = list(panels.items())[at]
             _dots(axes, {n: (panel[n], _look(palette, n)) for n in names if n in panel},
                   title in log)  # fmt: skip
-            axes.set_title(title)
+            axes.set_title(title, pad=7)
             if at % across and list(panel) == names:
                 axes.set_yticklabels([])
         figure.draw_without_rendering()

@@ -26,12 +26,11 @@ from matplotlib.ticker import NullFormatter
 INK = "#1b1c1f"
 WIDTH = 6.4  # inches
 ROW = 0.3  # inches of a row of a chart
-# Each has a contrast of at least 3 to a white and to a near-black page. Neighbours differ for
-# colour-blind eyes too; markers differ beside the colours.
+# Each has a contrast of at least 3 to a white and to a near-black page, and differs from the
+# others for colour-blind eyes too; names beside lines and rows say the rest.
 COLOURS = (
     "#2e73db", "#d9730d", "#16936a", "#cc4fa0", "#8a63d2", "#9a6a3c", "#2592bd", "#d6403a",
 )  # fmt: skip
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 _STYLE = {
     "axes.edgecolor": INK, "axes.facecolor": "none", "axes.grid": True, "axes.axisbelow": True,
@@ -58,7 +57,7 @@ class Palette:
 
     Args:
         names: in order.
-        peers: of them, drawn with dashes.
+        peers: of them, drawn with dashes and squares.
     """
 
     def __init__(self, names: Sequence[str], peers: Collection[str] = ()) -> None:
@@ -70,9 +69,8 @@ class Palette:
         return COLOURS[self._place.get(name, 0) % len(COLOURS)]
 
     def marker(self, name: str) -> str:
-        """Matplotlib's letter; shifted against the colours after eight names."""
-        place = self._place.get(name, 0)
-        return MARKERS[(place + place // len(COLOURS)) % len(MARKERS)]
+        """Matplotlib's letter."""
+        return "s" if name in self._peers else "o"
 
     def dashes(self, name: str) -> str:
         """Matplotlib's line style."""
@@ -112,8 +110,11 @@ class End(NamedTuple):
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places nearest to the ones wanted (least squares) that keep a gap and the bounds."""
-    order = np.argsort(wanted, kind="stable")
+    """Places nearest to the ones wanted (least squares) that keep a gap and the bounds.
+
+    Of equal ones the first comes out on top.
+    """
+    order = sorted(range(len(wanted)), key=lambda at: (wanted[at], -at))
     blocks: list[list[float]] = []  # sums and lengths of what has run into one another
     for place, at in enumerate(order):
         blocks.append([wanted[at] - place * gap, 1.0])
@@ -144,7 +145,11 @@ def label_ends(axes: Axes, ends: Sequence[End]) -> None:
     ).clip(0, 1)
     gap = 1.3 * 10 * figure.dpi / 72 / axes.get_window_extent().height
     for text, end, point, y in zip(
-        texts, ends, points, spread([y for _, y in points], gap, 0, 1), strict=True
+        texts,
+        ends,
+        points,
+        spread([y for _, y in points], gap, 0.4 * gap, 1 - 0.4 * gap),
+        strict=True,
     ):
         text.set_y(y)
         (line,) = axes.plot(*zip(point, (1.028, y), strict=True), transform=axes.transAxes)

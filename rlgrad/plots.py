@@ -77,6 +77,8 @@ def curves(
         axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log_x else "linear")
         axes.set_yscale("log" if log else "linear")
         axes.margins(x=0.01, y=0.04)
+        if not log_x:
+            axes.set_xlim(left=0)
         for label, height in hlines.items():
             axes.axhline(height, color=INK, linewidth=1, linestyle=":", alpha=0.7)
             ends.append(End(axes.get_xlim()[1], height, label, INK))
@@ -147,6 +149,7 @@ def improvement(names: Sequence[str], matrix: Sequence[Sequence[Interval | None]
         axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5))
         axes.set_xticks(range(count), names, rotation=30, ha="left", rotation_mode="anchor")
         axes.set_yticks(range(count), names)
+        axes.set_xlabel("chance that the row beats the column; bold: clear of one half", labelpad=8)
         axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
         axes.spines[:].set_visible(False)
         axes.grid(visible=False)
