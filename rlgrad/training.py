@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ def train(
 
     Raises:
         UsageError: for bad input, before anything is written.
+        KeyboardInterrupt: after Ctrl-C; SystemExit: after SIGTERM. What was trained is kept.
     """
     names = {field.name for field in dataclasses.fields(Options)}
     for key in overrides:
@@ -92,4 +94,8 @@ def train(
     resolved = resolve(env, agent, estimator, flags, env_kwargs, env_modules, peer_arguments)
     session = start(resolved, parse_seeds(seeds), options)
     session.go()
+    if session.signal == signal.SIGINT:  # or a caller's loop would go on to its next training
+        raise KeyboardInterrupt(f"stopped; what was trained is kept in {session.run.path}")
+    if session.signal:
+        raise SystemExit(128 + session.signal)
     return session.run

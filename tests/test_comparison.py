@@ -158,7 +158,7 @@ def test_a_failed_seed_counts_with_the_score_of_random_actions(found):
     assert analysis.scores(worse, 22.0).tolist()[0] == 22.0
     again = dataclasses.replace(found, entries=(worse, *found.entries[1:]))
     assert again.summaries[0].failed == 1
-    assert any("seeds failed: reinforce (1)" in line for line in again.warnings)
+    assert any("seeds failed: reinforce on CartPole-v1 (1)" in line for line in again.warnings)
 
 
 def test_several_environments_are_normalised(tmp_path):
@@ -203,7 +203,8 @@ def test_the_report_is_whole_or_not_at_all(found, tmp_path):
 
 def test_json_has_no_infinity(found):
     text = json.dumps(found.to_dict(), allow_nan=False)
-    assert json.loads(text)["summaries"][0]["steps_to_solve"] == [None, None, None]
+    unsolved = {"value": None, "low": None, "high": None}
+    assert json.loads(text)["summaries"][0]["steps_to_solve"] == unsolved
 
 
 # ----------------------------------------------------------------------------- bad input

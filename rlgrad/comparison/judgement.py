@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from rlgrad.comparison import analysis
-from rlgrad.comparison.analysis import FEW, RESAMPLES, Summary
+from rlgrad.comparison.analysis import RESAMPLES, Summary
+from rlgrad.comparison.cautions import cautions
 from rlgrad.comparison.records import Entry
 from rlgrad.output import plain
 from rlgrad.stats import Interval
@@ -60,11 +61,6 @@ class Judgement:
         """Where our agents' cards differ beyond what makes them other agents."""
         return analysis.differences(self.entries)
 
-    @property
-    def fewest(self) -> int:
-        """Seeds behind the agent that has the fewest."""
-        return min(len(entry.seeds) for entry in self.entries)
-
     @cached_property
     def verdicts(self) -> list[str]:
         """What may be claimed of the best agent, in words."""
@@ -74,33 +70,7 @@ class Judgement:
     @cached_property
     def warnings(self) -> list[str]:
         """What a reader must know before believing any of it."""
-        found = []
-        if self.fewest < FEW:
-            found.append(
-                f"some agent has {self.fewest} seeds: with fewer than {FEW} the intervals mean "
-                "little, since resampling so few seeds cannot show how others would do"
-            )
-        counts = {len(entry.seeds) for entry in self.entries}
-        if len(counts) > 1:
-            found.append(f"agents have different numbers of seeds, {min(counts)} to {max(counts)}")
-        budgets = {e.env: {r.steps for r in e.seeds} for e in self.entries}
-        ends = {(e.env, e.card.get("config", e.card).get("total_timesteps")) for e in self.entries}
-        if len(ends) > len(budgets):
-            found.append("the agents were trained for different numbers of env steps")
-        episodes = {r.evaluation["sampled"]["episodes"] for e in self.entries for r in e.seeds
-                    if r.evaluation}  # fmt: skip
-        if len(episodes) > 1:
-            found.append(f"seeds were evaluated on {min(episodes)} to {max(episodes)} episodes")
-        mixed = {k for e in self.entries for k, v in e.versions.items() if " and " in v}
-        for package in sorted({k for e in self.entries for k in e.versions}):
-            if len({e.versions.get(package) for e in self.entries}) > 1 or package in mixed:
-                found.append(f"runs were made by different versions of {package}")
-        failed = [f"{s.agent} ({s.failed})" for s in self.summaries if s.failed]
-        if failed:
-            found.append(
-                f"seeds failed: {', '.join(failed)}; they count with the score of random actions"
-            )
-        return found
+        return cautions(self.entries)
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, safe for JSON: None for what is infinite or unknown."""

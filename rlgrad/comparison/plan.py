@@ -16,6 +16,7 @@ from rlgrad.make import import_module
 from rlgrad.store import Run, read_run
 from rlgrad.versions import versions
 
+_PEERS = ("stable-baselines3", "sb3")
 LEAST_BLOCK = 5  # seeds of one process, below which its start-up outweighs a second core
 
 
@@ -111,7 +112,9 @@ def _finished(
 ) -> list[tuple[Run, SeedRecord]]:
     """Seeds that were trained to the end with this card, by these versions, and evaluated alike."""
     parent = Path(request.log_dir) / safe_name(resolved.env.id) / safe_name(resolved.agent)
-    card, now, usable = identity(resolved), versions(), []
+    card, usable = identity(resolved), []
+    # Only a peer's bits depend on what trains peers.
+    now = {k: v for k, v in versions().items() if peer_of(card) or not k.startswith(_PEERS)}
     for path in sorted(parent.glob("*/result.json")):
         try:
             run = read_run(path.parent)
@@ -121,10 +124,12 @@ def _finished(
         except UsageError as error:
             notes.append(f"left out {path.parent}: {error}")
             continue
-        if then != now:
-            changed = ", ".join(
-                f"{k} {then.get(k)} -> {now[k]}" for k in now if then.get(k) != now[k]
-            )
+        changed = ", ".join(
+            f"{k} {then.get(k)} -> {version}"
+            for k, version in now.items()
+            if then.get(k) != version
+        )
+        if changed:
             notes.append(f"left out {run.path}: it was trained by other versions ({changed})")
             continue
         usable += [(run, record) for record in records if _usable(record, request.eval_episodes)]

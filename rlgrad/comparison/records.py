@@ -61,8 +61,8 @@ class Entry:
     """Seeds that had a process of their own, for their seconds."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of the packages that trained them; several where runs differ."""
-    tuning: str = "not recorded"
-    """How much tuning stands behind the card."""
+    tuning: dict[str, Any] = field(default_factory=dict)
+    """How much tuning stands behind the settings; see ``card_files.TUNING``."""
 
     @property
     def runs(self) -> list[Path]:
@@ -202,17 +202,17 @@ def gather(runs: Sequence[Run]) -> list[Entry]:
     return entries
 
 
-def _about(runs: Iterable[Run]) -> tuple[dict[str, str], str]:
+def _about(runs: Iterable[Run]) -> tuple[dict[str, str], dict[str, Any]]:
     """(versions, tuning) that the runs tell of; both versions where they differ."""
     versions: dict[str, str] = {}
-    tuning = "not recorded"
+    tuning: dict[str, Any] = {}
     for run in runs:
         about = about_run(run)
         for package, version in dict(about.get("versions", {})).items():
             known = versions.setdefault(package, str(version))
             if version not in known.split(" and "):
                 versions[package] = f"{known} and {version}"
-        tuning = str(about.get("tuning") or tuning)
+        tuning = dict(about.get("tuning") or tuning)
     return versions, tuning
 
 

@@ -113,10 +113,11 @@ def _cards(built: Page, found: Judgement) -> None:
         built.table(["setting", "value", "agents"], rows)
     elif len(found.agents) > len(found.peers) > 0 or not found.peers:
         built.note("Our agents' cards differ in signal, estimator and its options only.")
+    keys = ("tuned_trials", "seeds", "judged_by", "space", "source")
     built.table(
-        ["agent", "environment", "tuning behind its settings"],
-        [[e.agent, e.env, e.tuning] for e in found.entries],
-        "Seeds used for tuning are not among those reported.",
+        ["agent", "environment", "tuned trials", "on seeds", "judged by", "search space", "source"],
+        [[e.agent, e.env, *(e.tuning.get(key) for key in keys)] for e in found.entries],
+        "The effort behind each agent's settings, as its card tells it; a dash: nothing is told.",
     )
     for entry in found.entries:
         built.details(f"card of {entry.agent} on {entry.env}", tomli_w.dumps(entry.card))
