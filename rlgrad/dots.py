@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from rlgrad.drawing import INK, ROW, Palette, blank, brief, number_axis, settle, styled
 from rlgrad.stats import Interval
@@ -49,7 +49,7 @@ def _dots(axes: Axes, rows: Mapping[str, tuple[Interval, dict[str, Any]]], log: 
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0, pad=9)
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(LogLocator(numticks=7) if log else MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     number_axis(axes.xaxis)
 
 

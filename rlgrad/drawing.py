@@ -21,7 +21,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 INK = "#1b1c1f"
 WIDTH = 6.4  # inches
@@ -104,7 +104,12 @@ def brief(name: str, most: int = 24) -> str:
 
 
 def number_axis(axis: Axis) -> None:
-    """Short numbers at the ticks, none between them."""
+    """Short numbers at the ticks, none between them; call when the limits are known."""
+    if axis.get_scale() == "log":
+        low, high = axis.get_view_interval()
+        # Over little more than a decade powers of ten alone may leave an axis without a number.
+        subs = (1.0,) if high > 30 * low else (1.0, 2.0, 5.0)
+        axis.set_major_locator(LogLocator(subs=subs, numticks=7))
     axis.set_major_formatter(lambda x, _: short(x))
     axis.set_minor_formatter(NullFormatter())
 
