@@ -23,7 +23,7 @@ from rlgrad.store import Run
 from rlgrad.trainer import Trainer
 
 
-def _engine(resolved: Resolved, seeds: Sequence[int], options: Options) -> Engine:
+def engine(resolved: Resolved, seeds: Sequence[int], options: Options) -> Engine:
     """What trains: rlgrad's own trainer, or Stable-Baselines3."""
     if resolved.peer is None:
         return Trainer(resolved, seeds, options)
@@ -43,7 +43,7 @@ def start(
     for module in resolved.env.modules:
         import_module(module)
     torch.set_num_threads(1)  # small networks: a second thread only waits
-    trainer = _engine(resolved, seeds, options)
+    trainer = engine(resolved, seeds, options)
     run = store.create(resolved, seeds, Path(options.log_dir))
     name, env = resolved.agent, resolved.env.id
     count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"

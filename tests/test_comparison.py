@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tensorboard_server import serving
 
 import rlgrad
 from rlgrad import cli
@@ -352,3 +353,38 @@ def test_an_interruption_keeps_what_there_is_and_leaves_no_process(number, tmp_p
 def test_a_seed_that_two_runs_hold_counts_once(found):
     runs = [read_run(path) for entry in found.entries for path in entry.runs]
     assert gather([*runs, *runs]) == gather(runs)
+
+
+# ----------------------------------------------------------------------------- TensorBoard
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_agents_side_by_side(found, runs):
+    folder = destination(["CartPole-v1"], "", str(runs))
+    write(found, folder)
+    with serving(runs) as get:
+        here = str(folder.relative_to(runs))
+        tags = get("/data/plugin/scalars/tags")
+        for entry, summary in zip(found.entries, found.summaries, strict=True):
+            own = f"{here}/{entry.agent}"
+            assert {"compare/ep_rew_iqm", "compare/return_iqm"} <= tags[own].keys()
+            query = {"tag": "compare/ep_rew_iqm", "run": own}
+            points = get("/data/plugin/scalars/scalars", query=query)
+            line = analysis.curve(entry, "rollout/ep_rew_mean")
+            assert [step for _, step, _ in points] == [round(x) for x in line.x]
+            assert [y for *_, y in points] == pytest.approx(line.value, rel=1e-6)
+            query = {"tag": "compare/return_iqm", "run": own}
+            ((_, _, last),) = get("/data/plugin/scalars/scalars", query=query)
+            assert last == pytest.approx(summary.iqm.value, rel=1e-6)
+            # The runs themselves are in the same tree.
+            (run,) = entry.runs
+            assert "rollout/ep_rew_mean" in tags[f"{run.relative_to(runs)}/seed-1000"]
+        images = get("/data/plugin/images/tags")[here]
+        assert "compare/scores" in images
+        query = {"tag": "compare/scores", "run": here, "sample": "0"}
+        (image,) = get("/data/plugin/images/images", query=query)
+        picture = get(f"/data/plugin/images/individualImage?{image['query']}", raw=True)
+        assert picture == (folder / "scores.png").read_bytes()
+        request = {"experimentName": "", "allowedStatuses": ["STATUS_UNKNOWN"]}
+        experiment = get("/data/plugin/hparams/experiment", body=request)
+        assert {"agent", "seeds"} <= {each["name"] for each in experiment["hparamInfos"]}

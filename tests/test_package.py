@@ -49,8 +49,9 @@ ROWS = [
     ["evaluation", "comparison.figures", "comparison.tables"],
     ["comparison.report"],
     ["session", "listing", "comparison.floor", "comparison.results", "comparison.writing"],
-    ["training", "commands", "comparison.comparing"],
-    ["comparison.command", "comparison.worker"],
+    ["training", "commands"],
+    ["comparison.comparing", "comparison.worker"],
+    ["comparison.command"],
     ["cli"],
     ["__main__"],
 ]  # fmt: skip

@@ -10,8 +10,8 @@ from typing import Any
 
 from rlgrad.comparison import plan
 from rlgrad.comparison.floor import floors
-from rlgrad.comparison.plan import Request
-from rlgrad.comparison.records import Entry, check_seed, from_paths, gather
+from rlgrad.comparison.plan import Request, Task
+from rlgrad.comparison.records import LEAST_EPISODES, Entry, check_seed, from_paths, gather
 from rlgrad.comparison.results import Comparison
 from rlgrad.comparison.workers import train_all
 from rlgrad.config import FIELDS
@@ -19,11 +19,12 @@ from rlgrad.display import Board
 from rlgrad.errors import UsageError, nearest
 from rlgrad.loading import require_modules
 from rlgrad.make import import_module
-from rlgrad.options import parse_seeds
+from rlgrad.options import checked, parse_seeds
+from rlgrad.peer_cards import SHARED
 from rlgrad.store import read_run
+from rlgrad.training import engine
 
 AGENTS = ("actor-critic", "relax")
-_FLAGS = ("total_timesteps", "num_envs", "max_episode_steps")  # that every agent and peer takes
 
 
 def compare(
@@ -66,28 +67,18 @@ def compare(
             f"got {others} to compare; expected environments, such as CartPole-v1, or run "
             "directories, not both"
         )
+    for target in map(Path, targets):
+        if len(target.parts) > 1 and target.parent.is_dir() and not target.is_dir():
+            raise UsageError(f"there is no run {target}; {target.parent} is a directory without it")
     for module in env_modules:
         import_module(module)
     if paths:
         return _of_runs(paths, env_modules)
-    for key in flags:
-        if key not in _FLAGS:
-            kind = "differs from agent to agent" if key in FIELDS else "is unknown"
-            raise UsageError(f"argument {key!r} {kind}; {nearest(key, _FLAGS)}")
-    names = agents.split(",") if isinstance(agents, str) else list(agents)
-    request = Request(
-        tuple(dict.fromkeys(map(str, targets))),
-        tuple(dict.fromkeys(name.strip() for name in names if name.strip())),
-        tuple(parse_seeds(seeds)),
-        flags,
-        dict(env_kwargs or {}),
-        tuple(env_modules),
-        str(log_dir),
-        eval_episodes,
-        jobs or os.cpu_count() or 1,
-        alone,
-        retrain,
-    )
+    request = _request(
+        [str(target) for target in targets], agents, seeds, flags,
+        env_kwargs=dict(env_kwargs or {}), env_modules=tuple(env_modules), log_dir=str(log_dir),
+        eval_episodes=eval_episodes, jobs=jobs, alone=alone, retrain=retrain,
+    )  # fmt: skip
     return _judged(request, *_trained(request, quiet))
 
 
@@ -115,9 +106,45 @@ def _envs(entries: Sequence[Entry]) -> list[str]:
     return list(dict.fromkeys(entry.env for entry in entries))
 
 
+def _request(
+    targets: Sequence[str],
+    agents: str | Sequence[str],
+    seeds: Any,
+    flags: dict[str, Any],
+    **rest: Any,
+) -> Request:
+    """What is asked for, checked."""
+    for key in flags:
+        if key not in SHARED:
+            kind = "differs from agent to agent" if key in FIELDS else "is unknown"
+            raise UsageError(f"argument {key!r} {kind}; {nearest(key, SHARED)}")
+    names = agents.split(",") if isinstance(agents, str) else list(agents)
+    names = [name.strip() for name in names if name.strip()]
+    if not names:
+        raise UsageError("got no agents; expected names such as actor-critic,relax")
+    if rest["jobs"] < 0:
+        raise UsageError(f"got --jobs {rest['jobs']}; expected 0 (one per core) or more")
+    if rest["eval_episodes"] < LEAST_EPISODES:
+        raise UsageError(
+            f"got --eval-episodes {rest['eval_episodes']}; a comparison needs at least "
+            f"{LEAST_EPISODES} episodes per seed"
+        )
+    rest["jobs"] = rest["jobs"] or os.cpu_count() or 1
+    envs = tuple(dict.fromkeys(map(str, targets)))
+    return Request(envs, tuple(dict.fromkeys(names)), tuple(parse_seeds(seeds)), flags, **rest)
+
+
+def _check(request: Request, tasks: Sequence[Task]) -> None:
+    """Make each thing that would be trained once, so that what cannot be is found before."""
+    options = checked({"log_dir": request.log_dir, "eval_episodes": request.eval_episodes})
+    for env, agent in dict.fromkeys((task.env, task.agent) for task in tasks):
+        engine(plan.resolve(request, env, agent), request.seeds[:1], options).close()
+
+
 def _trained(request: Request, quiet: bool) -> tuple[list[str], list[str]]:
     """Train what is missing; (paths of all runs, notes)."""
     planned = plan.make(request)
+    _check(request, planned.tasks)
     board = Board(len(planned.tasks), quiet)
     if planned.runs:
         reused = f"{len(planned.runs)} finished runs" if len(planned.runs) > 1 else "a finished run"

@@ -101,6 +101,6 @@ def _events(found: Judgement, pictures: dict[str, bytes], group: str) -> dict[st
             last = max(record.steps for record in entry.seeds)
             events.scalars(last, final)
             about = {"environment": entry.env, "agent": entry.agent, "seeds": summary.seeds}
-            events.hparams(f"{group}/{name}", about, final)
+            events.hparams(f"{group}/{name}", about)
             events.close()
         return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("events.*")}
