@@ -46,7 +46,7 @@ td.wide { white-space: normal; min-width: 14rem; overflow-wrap: anywhere; }
 .right { text-align: right; }
 tr.marked td { background: var(--mark); font-weight: 600; }
 .small { font-size: .88rem; color: var(--soft); margin-top: .4rem; }
-figure { margin: 1.4rem 0; }
+figure { margin: 1.4rem 0; overflow-x: auto; }
 figure svg { display: block; width: 100%; min-width: 20rem; max-width: 46rem; height: auto; }
 figcaption { font-size: .88rem; color: var(--soft); margin-top: .3rem; max-width: 44rem;
   overflow-wrap: anywhere; }
@@ -61,7 +61,7 @@ pre { overflow-x: auto; background: var(--tint); padding: .9rem 1rem; border-rad
 @media (max-width: 34rem) { main { padding-top: 1.5rem; } th, td { padding: .38rem .55rem; } }
 @media print { :root { --page: #fff; --ink: #000; --soft: #444; --line: #bbb; --tint: #f4f4f4;
     --mark: #eee; --link: #000; } nav { display: none; } figure, tr { break-inside: avoid; }
-  figure svg { min-width: 0; } h2 { break-after: avoid; } .scroll { overflow: visible; } }
+  figure svg { min-width: 0; } h2 { break-after: avoid; } figure, .scroll { overflow: visible; } }
 """
 _NUMBER = re.compile(r"[~<>≤≥±+\N{MINUS SIGN}-]?\s?(\d[\d,.]*|inf)")
 _LONG = 48  # characters, above which a cell wraps
@@ -160,7 +160,7 @@ class Page:
         drawn = svg(figure, title=caption or name, prefix=f"f{len(self.figures)}")
         self.figures[name] = figure
         below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-        self._parts.append(f'<figure><div class="scroll">{drawn}</div>{below}</figure>')
+        self._parts.append(f"<figure>{drawn}{below}</figure>")
 
     def details(self, title: str, text: str) -> None:
         """A long text as it is, folded away."""
