@@ -111,7 +111,7 @@ def _cards(built: Page, found: Judgement) -> None:
             for value, agents in values.items()
         ]
         built.table(["setting", "value", "agents"], rows)
-    elif len(found.agents) > len(found.peers) > 0 or not found.peers:
+    elif len(found.agents) - len(found.peers) > 1:
         built.note("Our agents' cards differ in signal, estimator and its options only.")
     keys = ("tuned_trials", "seeds", "judged_by", "space", "source")
     built.table(
