@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from rlgrad.actions import Actions
 from rlgrad.streams import Purpose, Streams
 
 
+@runtime_checkable
 class Policy(Protocol):
     """What acts: rlgrad's ``Learner`` of one seed, or a peer's policy."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -65,6 +65,7 @@ class Outcome:
             self.status = "finished"
 
 
+@runtime_checkable
 class Watch(Protocol):
     """What an engine calls while it trains."""
 
@@ -79,6 +80,7 @@ class Watch(Protocol):
         """Log, save, evaluate: whatever is due."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Trains S seeds."""
 
