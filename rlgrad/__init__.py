@@ -8,6 +8,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from rlgrad.agent import Agent as Agent
+    from rlgrad.comparison.comparing import compare as compare
+    from rlgrad.comparison.results import Comparison as Comparison
     from rlgrad.errors import UsageError as UsageError
     from rlgrad.evaluation import load as load
     from rlgrad.store import Run as Run
@@ -16,13 +18,15 @@ if TYPE_CHECKING:
 # Where each public name lives; looked up on first use, so ``import rlgrad`` loads nothing heavy.
 _HOMES = {
     "Agent": "rlgrad.agent",
+    "Comparison": "rlgrad.comparison.results",
     "Run": "rlgrad.store",
     "UsageError": "rlgrad.errors",
+    "compare": "rlgrad.comparison.comparing",
     "load": "rlgrad.evaluation",
     "train": "rlgrad.training",
 }
 
-__all__ = ["Agent", "Run", "UsageError", "__version__", "load", "train"]
+__all__ = ["Agent", "Comparison", "Run", "UsageError", "__version__", "compare", "load", "train"]
 
 
 def __getattr__(name: str) -> object:

@@ -20,6 +20,8 @@ from rlgrad.peer_cards import PREFIX, check_path, check_settings, check_trusted
 
 _PACKAGE = Path(__file__).resolve().parent
 LARGEST = 1 << 20
+TUNING = {"tuned_trials": int, "space": str, "seeds": str, "judged_by": str, "source": str}
+"""What a card may tell of how its settings were found, so that comparisons can say it."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class AgentCard:
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
     algorithm: str = ""
     """Python path of a peer's class; empty: one of rlgrad's agents."""
+    tuning: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By environment, the effort behind the settings: see ``TUNING``."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,7 @@ def read_agent(path: Path) -> AgentCard:
         "environments": dict,
         "algorithm": str,
         "arguments": dict,
+        "tuning": dict,
     }
     card = _read(path, {"summary", "source"}, kinds)
     algorithm = card.get("algorithm", "")
@@ -154,7 +159,22 @@ def read_agent(path: Path) -> AgentCard:
     if algorithm:
         check_trusted(algorithm, str(path))
     config = verify(card[name], f"{path} [{name}]")
-    return AgentCard(path.stem, path, card["summary"], card["source"], config, sections, algorithm)
+    tuning = {env: _check_tuning(path, env, table) for env, table in card.get("tuning", {}).items()}
+    about = card["summary"], card["source"]
+    return AgentCard(path.stem, path, *about, config, sections, algorithm, tuning)
+
+
+def _check_tuning(path: Path, env: str, table: Any) -> dict[str, Any]:
+    """The record of a tuning, each key of which has its type."""
+    where = f"{path} [tuning.{env!r}]"
+    if not isinstance(table, dict):
+        raise UsageError(f"{where} = {shown(table)}; expected table")
+    for key, value in table.items():
+        if key not in TUNING:
+            raise UsageError(f"{where}: unknown key {shown(key)}; {nearest(key, TUNING)}")
+        if type(value) is not TUNING[key]:
+            raise UsageError(f"{where}: {key} = {shown(value)}; expected {TUNING[key].__name__}")
+    return table
 
 
 def read_env(path: Path) -> EnvCard:

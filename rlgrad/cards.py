@@ -27,6 +27,8 @@ class Resolved:
     peer: Peer | None = None
     """What Stable-Baselines3 trains; of ``config`` only total_timesteps, num_envs and
     max_episode_steps then play a role."""
+    tuning: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """The effort behind the settings, as the card tells it; empty where flags changed them."""
 
 
 def choose_agent(agent: str | None, estimator: str | None) -> tuple[AgentCard, str | None]:
@@ -99,7 +101,8 @@ def resolve(
             f"{env_id} has no card: defaults stand in (observations and returns are normalised "
             "by running statistics); a card in ./envs or flags change them"
         )
-    return Resolved(env, name, Config(**{**values, **flags}), tuple(notes))
+    tuning = {} if replaced or flags.keys() - set(SHARED) else card.tuning.get(env_id, {})
+    return Resolved(env, name, Config(**{**values, **flags}), tuple(notes), tuning=tuning)
 
 
 def _resolve_peer(
@@ -121,4 +124,5 @@ def _resolve_peer(
     config, peer = divide(card.algorithm, settings)
     if "total_timesteps" not in settings:
         notes.append(f"{env.id} has no card: {config.total_timesteps:,} env steps; -n changes it")
-    return Resolved(env, card.name, config, tuple(notes), peer)
+    tuning = {} if own else card.tuning.get(env.id, {})
+    return Resolved(env, card.name, config, tuple(notes), peer, tuning)

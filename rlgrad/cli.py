@@ -17,6 +17,7 @@ import rlgrad
 from rlgrad import cards
 from rlgrad.arguments import Flags, flags_of, parse, parse_pairs, positional, spelled, value_of
 from rlgrad.commands import Evaluate, List, Variance
+from rlgrad.comparison.command import Compare
 from rlgrad.config import FIELDS, Config
 from rlgrad.errors import UsageError, nearest
 from rlgrad.options import Options, checked, parse_seeds
@@ -88,8 +89,10 @@ class Train:
         return int(any(seed["status"] == "failed" for seed in result["seeds"]))
 
 
-COMMANDS: dict[str, type[Train] | type[Evaluate] | type[Variance] | type[List]] = {
+Command = type[Train] | type[Compare] | type[Evaluate] | type[Variance] | type[List]
+COMMANDS: dict[str, Command] = {
     "train": Train,
+    "compare": Compare,
     "evaluate": Evaluate,
     "variance": Variance,
     "list": List,
@@ -98,7 +101,7 @@ COMMANDS: dict[str, type[Train] | type[Evaluate] | type[Variance] | type[List]] 
 
 FLAGS: dict[type, Flags] = {
     Train: flags_of(Train, Options, Config),
-    **{command: flags_of(command) for command in (Evaluate, Variance, List)},
+    **{command: flags_of(command) for command in (Compare, Evaluate, Variance, List)},
 }
 for _table in ("run", "config"):
     del FLAGS[Train][_table]
@@ -171,6 +174,7 @@ def usage() -> str:
         *(f"  {name:10s} {(c.__doc__ or '').splitlines()[0]}" for name, c in COMMANDS.items()),
         "",
         "  rlgrad train CartPole-v1 --estimator relax",
+        "  rlgrad compare CartPole-v1 --agents actor-critic,relax --seeds 20",
         "  rlgrad variance bandit",
         "  rlgrad COMMAND --help shows a command's options",
     ]

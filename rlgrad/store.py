@@ -145,6 +145,7 @@ def create(resolved: Resolved, seeds: Sequence[int], log_dir: Path) -> Run:
             "machine": f"{platform.system()} {platform.machine()}",
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "notes": list(resolved.notes),
+            "tuning": resolved.tuning,
         }
         write_whole(path / "run.json", json.dumps(about, indent=1).encode())
     except OSError as error:

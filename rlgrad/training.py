@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ def _engine(resolved: Resolved, seeds: Sequence[int], options: Options) -> Engin
     return PeerEngine(resolved, resolved.peer, seeds, options)
 
 
-def start(resolved: Resolved, seeds: Sequence[int], options: Options) -> Session:
+def start(
+    resolved: Resolved, seeds: Sequence[int], options: Options, display: Display | None = None
+) -> Session:
     """Check everything, then make the run directory: bad input leaves nothing behind.
 
     Raises:
@@ -44,7 +47,7 @@ def start(resolved: Resolved, seeds: Sequence[int], options: Options) -> Session
     run = store.create(resolved, seeds, Path(options.log_dir))
     name, env = resolved.agent, resolved.env.id
     count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
-    display = Display(f"{name} on {env}", options.quiet)
+    display = display or Display(f"{name} on {env}", options.quiet)
     display.say(f"Training {name} on {env}, {count}, on {trainer.where}")
     for note in (*resolved.notes, *trainer.notes):
         display.say(f"note: {note}")
@@ -80,6 +83,7 @@ def train(
 
     Raises:
         UsageError: for bad input, before anything is written.
+        KeyboardInterrupt: after Ctrl-C; SystemExit: after SIGTERM. What was trained is kept.
     """
     names = {field.name for field in dataclasses.fields(Options)}
     for key in overrides:
@@ -90,4 +94,8 @@ def train(
     resolved = resolve(env, agent, estimator, flags, env_kwargs, env_modules, peer_arguments)
     session = start(resolved, parse_seeds(seeds), options)
     session.go()
+    if session.signal == signal.SIGINT:  # or a caller's loop would go on to its next training
+        raise KeyboardInterrupt(f"stopped; what was trained is kept in {session.run.path}")
+    if session.signal:
+        raise SystemExit(128 + session.signal)
     return session.run

@@ -25,14 +25,14 @@ CARDS = (
 # A module may import modules of earlier rows; in its own row only what SIDEWAYS lists. This is the
 # table of docs/design.md with the modules of today: later work adds its row here first.
 ROWS = [
-    ["errors", "streams", "log", "display", "report", "adam", "actions", "returns",
+    ["errors", "streams", "log", "display", "report", "adam", "actions", "returns", "bootstrap",
      "simulators.single", "estimators.checks", "estimators.noise", "estimators.passes",
-     "estimators.statistics", "clock", "versions", "peers"],
-    ["estimators.networks", "estimators.least_squares", "engine"],
+     "estimators.statistics", "clock", "versions", "peers", "comparison"],
+    ["estimators.networks", "estimators.least_squares", "engine", "stats", "output", "drawing"],
     ["config", "arguments", "estimators.base", "normalise", "pullback", "simulators.base",
      "simulators.registration"],
-    ["estimators.objective", "estimators.relaxation", "peer_cards"],
-    ["estimators.control", "card_files"],
+    ["estimators.objective", "estimators.relaxation", "peer_cards", "dots", "page"],
+    ["estimators.control", "card_files", "plots"],
     ["acting", "critics", "cards", "options", "estimators.exact", "estimators.learned",
      "estimators.linear", "estimators.measure", "estimators.multisample", "estimators.muprop",
      "estimators.rebar", "estimators.relax", "estimators.relaxed", "estimators.score", "simulators",
@@ -41,19 +41,25 @@ ROWS = [
     ["estimators.build"],
     ["estimators"],
     ["preflight", "problems.base"],
-    ["learner", "problems.catalogue", "problems.results"],
-    ["agent", "trainer", "problems.measuring", "peers.algorithm"],
-    ["peers.policy"],
-    ["loading", "problems", "peers.engine"],
-    ["evaluation"],
-    ["session", "listing"],
-    ["training", "commands"],
+    ["learner", "problems.catalogue", "problems.results", "comparison.records"],
+    ["agent", "trainer", "problems.measuring", "peers.algorithm", "comparison.plan",
+     "comparison.analysis"],
+    ["peers.policy", "comparison.cautions", "comparison.workers"],
+    ["loading", "problems", "peers.engine", "comparison.judgement"],
+    ["evaluation", "comparison.figures", "comparison.tables"],
+    ["comparison.report"],
+    ["session", "listing", "comparison.floor", "comparison.results", "comparison.writing"],
+    ["training", "commands", "comparison.comparing"],
+    ["comparison.command", "comparison.worker"],
     ["cli"],
     ["__main__"],
 ]  # fmt: skip
 SIDEWAYS: set[tuple[str, str]] = set()
 # Names that ``rlgrad`` itself looks up on first use; see rlgrad/__init__.py.
-LAZY = {"agent", "errors", "evaluation", "store", "training"}
+LAZY = {
+    "agent", "comparison.comparing", "comparison.results", "errors", "evaluation", "store",
+    "training",
+}  # fmt: skip
 SOURCES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
