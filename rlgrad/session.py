@@ -112,7 +112,7 @@ class Session:
                 outcome.status = "interrupted"
         self.save()
         if not self.signal:
-            self._evaluate([i for i, o in enumerate(outcomes) if o.status != "failed"])
+            self._evaluate(range(len(outcomes)))
         store.write_whole(self.run.path / "result.json", json.dumps(self.result()).encode())
 
     def _speed(self, i: int | None = None) -> float:
@@ -165,8 +165,12 @@ class Session:
         self._saved = self._steps
 
     def _evaluate(self, due: Sequence[int]) -> None:
-        """Evaluate seeds from a checkpoint of where they stand, once per step, and log it."""
-        due = [i for i in due if self._evaluated.get(i) != self.trainer.outcomes[i].steps]
+        """Evaluate seeds from a checkpoint of where they stand, once per step, and log it.
+
+        A seed that failed is left out.
+        """
+        pairs = ((i, self.trainer.outcomes[i]) for i in due)
+        due = [i for i, o in pairs if o.status != "failed" and self._evaluated.get(i) != o.steps]
         if not due:
             return
         self.save()

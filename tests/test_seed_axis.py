@@ -14,8 +14,10 @@ import sys
 import jaxtyping
 import pytest
 import torch
+from shipped import OWN
 
-from rlgrad.cards import agent_card, find, resolve
+from rlgrad.card_files import agent_card
+from rlgrad.cards import resolve
 from rlgrad.diagnostics import gradient_noise
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.options import Options
@@ -26,8 +28,7 @@ torch.set_num_threads(1)
 SEED, COMPANY = 7, [3, 7, 11, 2**40 + 1, 0]
 TWENTY = [*range(100, 107), 7, *range(5), *range(200, 207)]
 ITERATIONS = 15
-CARDS = sorted(find("agents"))
-every_card = pytest.mark.parametrize("agent", CARDS)
+every_card = pytest.mark.parametrize("agent", OWN)
 # Whole episodes are kept short in the fast tests: T is the time limit.
 ENVIRONMENTS = {
     "CartPole-v1": {"max_episode_steps": 60},
@@ -321,5 +322,5 @@ def test_another_process_gets_the_same_bits():
 
 def test_every_card_is_meant():
     """So that a new card cannot go untested by being unreadable."""
-    assert {agent_card(name).name for name in CARDS} == set(CARDS)
-    assert {"actor-critic", "reinforce", "reinforce-constant", "relax"} <= set(CARDS)
+    assert {agent_card(name).name for name in OWN} == set(OWN)
+    assert {"actor-critic", "reinforce", "reinforce-constant", "relax"} <= set(OWN)
