@@ -11,7 +11,13 @@ from torch import Tensor
 from rlgrad.errors import UsageError
 from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, features, score
 from rlgrad.estimators.networks import SeedMLP
-from rlgrad.estimators.statistics import RunningMean, row_share, variance_loss, weighted_mean
+from rlgrad.estimators.statistics import (
+    RunningMean,
+    live_rows,
+    row_share,
+    variance_loss,
+    weighted_mean,
+)
 
 Fit = Literal["regression", "variance"]
 
@@ -141,11 +147,12 @@ class Learned(Estimator):
         """Of ``loss``; by regression without autograd, which takes several times as long."""
         if self.on_variance:
             return super().loss_gradients(draw, value, **given)
-        trace = self.baseline.trace(features(given.get("context"), value))
+        share = row_share(value, given.get("weight"), self.seeds)
+        live = live_rows(share, self.seeds)
+        trace = self.baseline.blocks(features(given.get("context"), value), live=live)
         rows = *trace.output.shape[:2], 1
-        share = row_share(value, given.get("weight"), self.seeds).reshape(rows)
         error = self.scale * trace.output[..., :1] - value.reshape(rows)
-        return [trace.parameters(self.scale * error * share)]
+        return [trace.parameters(self.scale * error * share.reshape(rows))]
 
     @torch.no_grad()
     def observe(

@@ -20,6 +20,8 @@ Layers = Sequence[tuple[Tensor, Tensor]]
 
 # Columns below which a product is taken transposed: MKL is four times slower at a head of 4 units.
 NARROW = 8
+# Rows of a seed that are evaluated and reversed together: what lies between stays in the cache.
+BLOCK = 512
 # Units that fill the registers of every CPU: the few numbers that did not would be rounded
 # otherwise by some functions, and where a seed's numbers end depends on its company.
 WHOLE = 32
@@ -115,6 +117,62 @@ class Trace:
         for i in reversed(range(len(self.layers))):
             gradient = self._down(gradient, i)
         return gradient
+
+
+class Blocks:
+    """A ``Trace`` of any number of rows, block by block; gradients of blocks are added in order.
+
+    Args:
+        x: ``[S, rows, in]``.
+        layers: as for ``Trace``.
+        tanh: as for ``Trace``.
+        padding: as for ``Trace``.
+        live: blocks that begin with this row or a later one are left out: their outputs are 0, and
+            so must gradients there be. A sum is the same with and without them, bit for bit.
+        block: rows of a block.
+    """
+
+    def __init__(
+        self,
+        x: Float[Tensor, "S rows inputs"],
+        layers: Layers,
+        tanh: bool,
+        padding: int,
+        live: int | None = None,
+        block: int = BLOCK,
+    ) -> None:
+        rows = x.shape[1]
+        self.starts = range(0, max(1, rows if live is None else min(live, rows)), block)
+        self.block = rows if rows <= block else block
+        self.traces = [Trace(self._part(x, i), layers, tanh, padding) for i in self.starts]
+        self.output = self._joined([trace.output for trace in self.traces], rows)
+        """``[S, rows, padded]``."""
+
+    def _part(self, x: Tensor, start: int) -> Tensor:
+        return x if self.block == x.shape[1] else x[:, start : start + self.block]
+
+    def _joined(self, parts: list[Tensor], rows: int) -> Tensor:
+        if len(parts) == 1 and parts[0].shape[1] == rows:
+            return parts[0]
+        S, done, columns = len(parts[0]), sum(part.shape[1] for part in parts), parts[0].shape[2]
+        return torch.cat([*parts, parts[0].new_zeros(S, rows - done, columns)], 1)
+
+    def parameters(self, gradient: Float[Tensor, "S rows out"]) -> Float[Tensor, "S P"]:
+        """As ``Trace.parameters``."""
+        total: Tensor | None = None
+        for start, trace in zip(self.starts, self.traces, strict=True):
+            part = trace.parameters(self._part(gradient, start))
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        return total
+
+    def rows(self, gradient: Float[Tensor, "S rows out"]) -> Float[Tensor, "S rows inputs"]:
+        """As ``Trace.rows``."""
+        parts = [
+            trace.rows(self._part(gradient, start))
+            for start, trace in zip(self.starts, self.traces, strict=True)
+        ]
+        return self._joined(parts, gradient.shape[1])
 
 
 class TangentTrace:
