@@ -20,6 +20,7 @@ from rlgrad.card_files import agent_card
 from rlgrad.cards import resolve
 from rlgrad.diagnostics import gradient_noise
 from rlgrad.estimators.networks import SeedMLP
+from rlgrad.estimators.passes import BLOCK
 from rlgrad.options import Options
 from rlgrad.pullback import direction, parameter_gradients
 from rlgrad.trainer import Trainer
@@ -139,6 +140,30 @@ def test_each_of_twenty_alone(agent):
     twenty = run_shaken(agent, TWENTY)
     for seed in TWENTY:
         assert differing(row(run_shaken(agent, [seed]), seed), row(twenty, seed)) == [], seed
+
+
+def balance(trainer, seed):
+    """Make a seed's policy push the cart towards the side the pole falls to."""
+    layers = trainer.learner.policy.layers(trainer.learner.policy.flat.detach())
+    i = trainer.seeds.index(seed)
+    for bias, weight in layers:
+        bias[i], weight[i] = 0.0, 0.0
+    layers[0][1][i, 2:4, 0] = layers[1][1][i, 0, 0] = 1.0  # angle and angular velocity
+    layers[2][1][i, 0, :2] = torch.tensor([-5.0, 5.0])
+
+
+@pytest.mark.parametrize("flags", [{}, NORMALISED], ids=["scaled", "normalised"])
+@pytest.mark.parametrize("agent", ["reinforce", "reinforce-constant", "reinforce-learned"])
+def test_alone_as_beside_much_longer_episodes(agent, flags):
+    """Blocks of rows in which no seed is alive are left out: how many depends on the company."""
+    trainers = [start("CartPole-v1", agent, seeds, **flags) for seeds in ([SEED], COMPANY)]
+    balance(trainers[1], 11)
+    for trainer in trainers:
+        for _ in range(3):
+            trainer.step(measure=True)
+    long, short = (outcome(trainers[1], seed)["mean_length"] for seed in (11, SEED))
+    assert short * 8 < BLOCK < 4 * BLOCK < long * 8
+    assert_same(*trainers)
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "FrozenLake-v1"])  # 2 and 4 actions
