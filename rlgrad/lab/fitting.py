@@ -1,0 +1,159 @@
+"""What is fitted before measuring: critics, baselines and control variates, on data of their own.
+
+Everything descends by Adam on fresh batches of the fitting part, with a step size that falls to
+zero; of what was passed on the way, the best on the validation part is kept, so that a control
+variate that only learned the fitting part by heart is not used.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlgrad.adam import SeedAdam
+from rlgrad.critics import Critic
+from rlgrad.estimators.base import Estimator
+from rlgrad.lab.data import Data, chosen_actions, prepared
+from rlgrad.lab.freeze import Frozen, seeded
+from rlgrad.lab.sampling import Sample
+from rlgrad.pullback import direction
+from rlgrad.returns import return_to_go
+
+STEPS, BATCH, RATE = 600, 2048, 0.01
+CHECKS = 15  # looks at the validation part along a fit
+ROUNDS = 8  # of the critic: its targets hold its own values
+OBSERVED = 16  # batches that running statistics see
+
+
+def _batches(count: int, size: int, steps: int, seed: int) -> Iterator[Tensor]:
+    """Random rows, each once per pass."""
+    generator = torch.Generator().manual_seed(seed)
+    size, order = min(size, count), torch.empty(0, dtype=torch.int64)
+    for _ in range(steps):
+        if len(order) < size:
+            order = torch.randperm(count, generator=generator)
+        yield order[:size]
+        order = order[size:]
+
+
+def _rate(step: int, steps: int) -> Tensor:
+    """Falling by a cosine: ``[1, 1]``."""
+    return torch.full((1, 1), RATE * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def _descend(critic: Critic, x: Tensor, goal: Tensor, steps: int, seed: int) -> None:
+    """Regress a critic on rows."""
+    critic.adam = SeedAdam(critic.network.flat)
+    for i, index in enumerate(_batches(x.shape[1], BATCH, steps, seed)):
+        rows, target = x[:, index], goal[:, index]
+        critic.fit(rows, target, torch.ones_like(target), _rate(i, steps), 1)
+
+
+def fit_critic(frozen: Frozen, sample: Sample, seed: int) -> None:
+    """Fit the critic to the agent's own targets, whose values are renewed from time to time.
+
+    A fresh policy also gets its running statistics from this sample, as its first rollout would
+    give them; the policy's function stays.
+    """
+    learner, rollout = frozen.learner, sample.rollout
+    if frozen.checkpoint is None:
+        reward = rollout.reward * rollout.valid
+        ended = rollout.terminated | rollout.truncated
+        learner.adapt(rollout, return_to_go(reward, ended, frozen.config.gamma))
+    if learner.critic is None or not frozen.fits_critic:
+        return
+    seen = learner.see(torch.cat([rollout.observation, rollout.last.unsqueeze(1)], 1))
+    x = seen[:, :-1][rollout.valid].unsqueeze(0)
+    for i in range(ROUNDS):
+        _, target = learner.credit(rollout, learner.critic.network.trace(seen))
+        _descend(learner.critic, x, target[rollout.valid].unsqueeze(0), STEPS // 4, seed + i)
+
+
+def fit_action_critic(frozen: Frozen, sample: Sample, seed: int) -> None:
+    """Learn Q(observation, relaxed action) of the credit, as agents with an action critic do."""
+    learner, data = frozen.learner, prepared(frozen, sample, seed)
+    inputs = chosen_actions(data)
+    with seeded(seed):
+        learner.action_critic = Critic(inputs.shape[-1], frozen.config, 1)
+    _descend(learner.action_critic, inputs, data.credit, STEPS, seed)
+
+
+def squared_norm(data: Data, u: Tensor, objective: str) -> float:
+    """Mean square of an estimate in the norm of an objective; what a control variate descends."""
+    if objective == "logits":
+        return float(u.double().square().sum()) / u.shape[1]
+    lanes = data.pulled(u)
+    lanes = lanes.mean(0, keepdim=True) if objective == "batch" else lanes
+    return float(lanes.double().square().sum(-1).mean())
+
+
+def judged(estimator: Estimator, data: Data, objective: str) -> float:
+    """What an estimator descends, on data that it was not fitted to."""
+    if estimator.descends_variance:
+        return squared_norm(data, data.gradient(estimator), objective)
+    with torch.no_grad():
+        loss = estimator.loss(data.draw, data.credit, context=data.x, f=data.f)
+    assert loss is not None
+    return float(loss)
+
+
+def fit(
+    estimator: Estimator,
+    data: Data,
+    held_out: Data,
+    objective: str,
+    seed: int,
+    steps: int = STEPS,
+    progress: Callable[[], None] = lambda: None,
+) -> None:
+    """Train an estimator's own parameters, then fit its running statistics.
+
+    Args:
+        estimator: with one seed.
+        data: fitting part.
+        held_out: validation part.
+        objective: "logits", "environment" or "batch": whose squared norm is descended.
+        seed: of the order of batches.
+        steps: of Adam.
+        progress: called from time to time.
+    """
+    parameters = list(estimator.parameters())
+    by_row = objective == "logits" or not estimator.descends_variance
+    count = len(data.column) if by_row else data.columns
+    size = BATCH if by_row else max(2, BATCH // data.length)
+    if parameters:
+        adams = [SeedAdam(each) for each in parameters]
+        best = judged(estimator, held_out, objective), copy.deepcopy(estimator.state_dict())
+        for i, index in enumerate(_batches(count, size, steps, seed)):
+            part = data.rows(index) if by_row else data.some(index)
+            gradients = estimator.loss_gradients(part.draw, part.credit, **_given(
+                estimator, part, "logits" if by_row else objective
+            ))
+            for each, gradient, adam in zip(parameters, gradients, adams, strict=True):
+                adam.step(each.detach(), gradient, _rate(i, steps))
+            if (i + 1) % (steps // CHECKS) == 0 or i + 1 == steps:
+                progress()
+                now = judged(estimator, held_out, objective)
+                if now < best[0]:
+                    best = now, copy.deepcopy(estimator.state_dict())
+        estimator.load_state_dict(best[1])
+    if type(estimator).observe is not Estimator.observe:
+        rows = len(data.column)
+        for index in _batches(rows, -(-rows // OBSERVED), OBSERVED, seed + 1):
+            part = data.rows(index)
+            estimator.observe(part.draw, part.credit, context=part.x)
+
+
+def _given(estimator: Estimator, part: Data, objective: str) -> dict[str, Any]:
+    """Arguments of ``loss_gradients`` beside draw and value."""
+    given: dict[str, Any] = {"context": part.x, "f": part.f}
+    if objective != "logits":
+        u = part.grid(part.gradient(estimator))
+        along = direction(objective, part.learner.policy, part.grid(part.x), u)
+        given["direction"] = along[:, part.time, part.column]
+    return given
