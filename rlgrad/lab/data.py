@@ -47,6 +47,11 @@ class Data:
         return int(self.time.max()) + 1
 
     @property
+    def size(self) -> float:
+        """Root mean square of the credits."""
+        return max(float(self.credit.double().square().mean().sqrt()), 1e-12)
+
+    @property
     def f(self) -> Objective | None:
         """The learned Q at these rows, differentiable in the relaxed action."""
         return self.learner.action_value(self.x)

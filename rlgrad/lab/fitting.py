@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlgrad.adam import SeedAdam
 from rlgrad.critics import Critic
 from rlgrad.estimators.base import Estimator
-from rlgrad.lab.data import Data, chosen_actions, prepared
+from rlgrad.lab.data import Data, chosen_actions
 from rlgrad.lab.freeze import Frozen, seeded
 from rlgrad.lab.sampling import Sample
 from rlgrad.pullback import direction
 from rlgrad.returns import return_to_go
 
-STEPS, BATCH, RATE = 600, 2048, 0.01
-CHECKS = 15  # looks at the validation part along a fit
+STEPS, BATCH, RATE = 300, 1024, 0.01
+CHECKS = 10  # looks at the validation part along a fit
 ROUNDS = 8  # of the critic: its targets hold its own values
 OBSERVED = 16  # batches that running statistics see
 
@@ -46,12 +46,29 @@ def _rate(step: int, steps: int) -> Tensor:
     return torch.full((1, 1), RATE * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def _descend(critic: Critic, x: Tensor, goal: Tensor, steps: int, seed: int) -> None:
-    """Regress a critic on rows."""
-    critic.adam = SeedAdam(critic.network.flat)
-    for i, index in enumerate(_batches(x.shape[1], BATCH, steps, seed)):
-        rows, target = x[:, index], goal[:, index]
-        critic.fit(rows, target, torch.ones_like(target), _rate(i, steps), 1)
+def _best(
+    module: nn.Module,
+    steps: int,
+    step: Callable[[int], None],
+    judge: Callable[[], float],
+    progress: Callable[[], None] = lambda: None,
+) -> None:
+    """Take steps; leave the module as it was when it was judged best, which may be at the start."""
+    best, kept = judge(), copy.deepcopy(module.state_dict())
+    for i in range(steps):
+        step(i)
+        if (i + 1) % max(1, steps // CHECKS) == 0 or i + 1 == steps:
+            progress()
+            now = judge()
+            if now < best:
+                best, kept = now, copy.deepcopy(module.state_dict())
+    module.load_state_dict(kept)
+
+
+def _regressed(critic: Critic, x: Tensor, goal: Tensor, i: int, steps: int, index: Tensor) -> None:
+    """One step of a critic on some rows."""
+    rows, target = x[:, index], goal[:, index]
+    critic.fit(rows, target, torch.ones_like(target), _rate(i, steps), 1)
 
 
 def fit_critic(frozen: Frozen, sample: Sample, seed: int) -> None:
@@ -69,18 +86,32 @@ def fit_critic(frozen: Frozen, sample: Sample, seed: int) -> None:
         return
     seen = learner.see(torch.cat([rollout.observation, rollout.last.unsqueeze(1)], 1))
     x = seen[:, :-1][rollout.valid].unsqueeze(0)
-    for i in range(ROUNDS):
-        _, target = learner.credit(rollout, learner.critic.network.trace(seen))
-        _descend(learner.critic, x, target[rollout.valid].unsqueeze(0), STEPS // 4, seed + i)
+    learner.critic.adam = SeedAdam(learner.critic.network.flat)
+    steps = STEPS * 4
+    for i, index in enumerate(_batches(x.shape[1], BATCH, steps, seed)):
+        if i % (steps // ROUNDS) == 0:
+            _, target = learner.credit(rollout, learner.critic.network.trace(seen))
+            goal = target[rollout.valid].unsqueeze(0)
+        _regressed(learner.critic, x, goal, i, steps, index)
 
 
-def fit_action_critic(frozen: Frozen, sample: Sample, seed: int) -> None:
+def fit_action_critic(frozen: Frozen, data: Data, held_out: Data, seed: int) -> None:
     """Learn Q(observation, relaxed action) of the credit, as agents with an action critic do."""
-    learner, data = frozen.learner, prepared(frozen, sample, seed)
-    inputs = chosen_actions(data)
+    inputs, size = chosen_actions(data), data.size
     with seeded(seed):
-        learner.action_critic = Critic(inputs.shape[-1], frozen.config, 1)
-    _descend(learner.action_critic, inputs, data.credit, STEPS, seed)
+        critic = Critic(inputs.shape[-1], frozen.config, 1)
+    batches = list(_batches(inputs.shape[1], BATCH, STEPS, seed))
+    goal, new = data.credit / size, chosen_actions(held_out)
+
+    def judge() -> float:
+        with torch.no_grad():
+            return float((critic(new) - held_out.credit / size).square().mean())
+
+    _best(
+        critic, STEPS, lambda i: _regressed(critic, inputs, goal, i, STEPS, batches[i]), judge
+    )  # fmt: skip
+    critic.network.rescale(torch.full((1, 1), size))
+    frozen.learner.action_critic = critic
 
 
 def squared_norm(data: Data, u: Tensor, objective: str) -> float:
@@ -126,22 +157,18 @@ def fit(
     by_row = objective == "logits" or not estimator.descends_variance
     count = len(data.column) if by_row else data.columns
     size = BATCH if by_row else max(2, BATCH // data.length)
-    if parameters:
+    if parameters and steps:
         adams = [SeedAdam(each) for each in parameters]
-        best = judged(estimator, held_out, objective), copy.deepcopy(estimator.state_dict())
-        for i, index in enumerate(_batches(count, size, steps, seed)):
-            part = data.rows(index) if by_row else data.some(index)
-            gradients = estimator.loss_gradients(part.draw, part.credit, **_given(
-                estimator, part, "logits" if by_row else objective
-            ))
+        batches = list(_batches(count, size, steps, seed))
+
+        def step(i: int) -> None:
+            part = data.rows(batches[i]) if by_row else data.some(batches[i])
+            given = _given(estimator, part, "logits" if by_row else objective)
+            gradients = estimator.loss_gradients(part.draw, part.credit, **given)
             for each, gradient, adam in zip(parameters, gradients, adams, strict=True):
                 adam.step(each.detach(), gradient, _rate(i, steps))
-            if (i + 1) % (steps // CHECKS) == 0 or i + 1 == steps:
-                progress()
-                now = judged(estimator, held_out, objective)
-                if now < best[0]:
-                    best = now, copy.deepcopy(estimator.state_dict())
-        estimator.load_state_dict(best[1])
+
+        _best(estimator, steps, step, lambda: judged(estimator, held_out, objective), progress)
     if type(estimator).observe is not Estimator.observe:
         rows = len(data.column)
         for index in _batches(rows, -(-rows // OBSERVED), OBSERVED, seed + 1):

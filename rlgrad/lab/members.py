@@ -9,7 +9,7 @@ from typing import Any
 
 from rlgrad import cards
 from rlgrad.errors import UsageError
-from rlgrad.estimators import ESTIMATORS, Estimator, build
+from rlgrad.estimators import ESTIMATORS, Estimator, build, options
 from rlgrad.estimators.build import lookup
 from rlgrad.lab.freeze import Frozen, seeded
 from rlgrad.preflight import estimator_options
@@ -73,11 +73,19 @@ class Member:
         stage = {None: "", False: "untrained", True: "trained"}[self.trained]
         return " ".join(filter(None, [self.estimator, self.variant, stage]))
 
-    def made(self, frozen: Frozen) -> Estimator:
-        """The estimator, untrained; the same parameters at each stage."""
+    def made(self, frozen: Frozen, size: float) -> Estimator:
+        """The estimator, untrained, with the same parameters at each stage.
+
+        Args:
+            frozen: policy.
+            size: of a credit (root mean square), at which its networks start.
+        """
         learner = frozen.learner
+        scale = {"scale": size} if "scale" in options(self.estimator) else {}
         with seeded(frozen.seed):
-            return build(self.estimator, *learner.shape, learner.features, 1, **self.options)
+            return build(
+                self.estimator, *learner.shape, learner.features, 1, **scale, **self.options
+            )
 
 
 def refusal(name: str) -> str | None:
@@ -126,9 +134,9 @@ def members(
     for name in dict.fromkeys([BASELINE, *served]):
         base = _options(name, frozen)
         for variant, changed in VARIANTS.get(name, {"": {}}).items():
-            options = {**base, **changed}
+            both = {**base, **changed}
             trained = ESTIMATORS[name].traits.trained
             stages = (True,) if name in TRAINED_ONLY else (False, True)
             for stage in stages if trained else (None,):
-                found.append(Member(name, variant, options, stage))
+                found.append(Member(name, variant, both, stage))
     return found, refused
