@@ -1,6 +1,6 @@
 """The bound that each estimator reaches in equal steps on the VAE of examples/discrete_vae.py.
 
-    python benchmarks/digits_vae.py [--jobs 2]          # needs scikit-learn and matplotlib
+    python benchmarks/digits_vae.py [--jobs 2]          # needs scikit-learn
     python benchmarks/digits_vae.py --plot-only         # table and picture of the recorded run
 
 32 Bernoulli latents, 1,000 steps of 64 images. Every estimator gets the same budget of tuning: the

@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", metavar="PNG", help="draw the curves (needs matplotlib)")
+    parser.add_argument("--plot", metavar="PNG", help="draw the curves")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     every = max(1, arguments.steps // 10)

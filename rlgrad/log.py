@@ -20,6 +20,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 _HPARAMS = "_hparams_/session_start_info"
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class EventFile:
@@ -39,10 +40,33 @@ class EventFile:
     def _write(self, event: Event) -> None:
         self._records.write(event.SerializeToString())
 
-    def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Numbers by tag at a step (env steps)."""
+    def scalars(
+        self, step: int, numbers: Mapping[str, float], wall_time: float | None = None
+    ) -> None:
+        """Numbers by tag at a step (env steps).
+
+        Args:
+            step: env steps.
+            numbers: by tag.
+            wall_time: seconds since 1970, for a record of what was measured earlier; now.
+        """
         values = [Summary.Value(tag=tag, simple_value=x) for tag, x in numbers.items()]
-        summary = Summary(value=values)
+        at = time.time() if wall_time is None else wall_time
+        self._write(Event(wall_time=at, step=step, summary=Summary(value=values)))
+
+    def image(self, tag: str, png: bytes, step: int = 0) -> None:
+        """A picture in the images tab.
+
+        Args:
+            tag: its name.
+            png: the file's bytes.
+            step: env steps.
+        """
+        if png[:8] != _PNG:
+            raise ValueError(f"{tag}: the bytes are no PNG")
+        width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
+        image = Summary.Image(encoded_image_string=png, width=width, height=height)
+        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
         self._write(Event(wall_time=time.time(), step=step, summary=summary))
 
     def text(self, tag: str, text: str) -> None:
@@ -54,8 +78,20 @@ class EventFile:
         value = Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
         self._write(Event(wall_time=time.time(), summary=Summary(value=[value])))
 
-    def hparams(self, group: str, values: Mapping[str, Any]) -> None:
-        """Hyperparameters for the hparams tab."""
+    def hparams(
+        self, group: str, values: Mapping[str, Any], metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Hyperparameters for the hparams tab, with the metrics it shows beside them.
+
+        The tab takes every scalar of the same folder as a metric, by its latest value. A
+        summary of the experiment could name them instead, but that of one folder would stand for
+        all folders below ``--logdir``, and hide the others' hyperparameters.
+
+        Args:
+            group: of sessions that are shown as one row.
+            values: by name.
+            metrics: by tag; written as scalars at step 0.
+        """
         start = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=time.time())
         for key, value in values.items():
             if isinstance(value, bool):
@@ -72,6 +108,8 @@ class EventFile:
         empty = TensorProto(dtype=DT_STRING, tensor_shape=TensorShapeProto())
         value = Summary.Value(tag=_HPARAMS, metadata=metadata, tensor=empty)
         self._write(Event(wall_time=time.time(), summary=Summary(value=[value])))
+        if metrics:
+            self.scalars(0, metrics)
 
     def flush(self) -> None:
         """Hand what was written to the operating system."""

@@ -22,14 +22,14 @@ CARDS = ("actor-critic", "rebar", "reinforce", "reinforce-learned", "relax", "re
 # A module may import modules of earlier rows; in its own row only what SIDEWAYS lists. This is the
 # table of docs/design.md with the modules of today: later work adds its row here first.
 ROWS = [
-    ["errors", "streams", "log", "display", "report", "adam", "actions", "returns",
+    ["errors", "streams", "log", "display", "report", "adam", "actions", "returns", "bootstrap",
      "simulators.single", "estimators.checks", "estimators.noise", "estimators.passes",
      "estimators.statistics"],
-    ["estimators.networks", "estimators.least_squares"],
+    ["estimators.networks", "estimators.least_squares", "stats", "output", "drawing"],
     ["config", "arguments", "estimators.base", "normalise", "pullback", "simulators.base",
      "simulators.registration"],
-    ["estimators.objective", "estimators.relaxation"],
-    ["estimators.control"],
+    ["estimators.objective", "estimators.relaxation", "dots", "page"],
+    ["estimators.control", "plots"],
     ["acting", "critics", "cards", "options", "estimators.exact", "estimators.learned",
      "estimators.linear", "estimators.measure", "estimators.multisample", "estimators.muprop",
      "estimators.rebar", "estimators.relax", "estimators.relaxed", "estimators.score", "simulators",

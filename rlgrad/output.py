@@ -1,0 +1,136 @@
+"""Results as files: a folder written whole or not at all, CSV, and numbers safe for JSON."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from rlgrad.errors import UsageError, shown
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _checked(names: Sequence[str]) -> None:
+    for name in names:
+        parts = name.split("/")
+        bad = {"", ".", ".."} & set(parts) or "\\" in name or "\0" in name
+        if bad or PurePosixPath(name).is_absolute():
+            raise UsageError(f"{shown(name)} is no name of a file inside a folder")
+
+
+def _check_replaceable(path: Path, names: Sequence[str]) -> None:
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise UsageError(f"{path} is a file; name a folder that is new")
+    there = (p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir())
+    if foreign := next((name for name in there if name not in names), None):
+        raise UsageError(
+            f"{path} holds {foreign}, which writing there would delete; name another folder"
+        )
+
+
+def _fill(folder: Path, files: Mapping[str, bytes]) -> None:
+    folder.mkdir(parents=True)
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            _sync(path)
+
+
+def _swap(beside: Path, path: Path, old: Path) -> None:
+    """Put ``beside`` in the place of ``path``; a folder there goes only when that is done."""
+    if path.exists():
+        path.rename(old)
+    try:
+        beside.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
+    _sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder whole or not at all: beside, synced, renamed.
+
+    An earlier folder of the same files is replaced; one that holds others is left alone.
+
+    Args:
+        path: of the folder.
+        files: contents by name, such as ``"report.html"`` or ``"plots/curves.png"``.
+
+    Raises:
+        UsageError: for a name that leaves the folder, a folder that holds other files, and
+            where the disk refuses.
+    """
+    _checked(list(files))
+    target = path.resolve()
+    _check_replaceable(target, list(files))
+    beside, old = (target.with_name(f".{target.name}.{os.getpid()}{end}") for end in ("", ".old"))
+    try:
+        _fill(beside, files)
+        _swap(beside, target, old)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path}: {error.strerror or error}; name a folder on a disk that has "
+            "room and that you may write to"
+        ) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV (RFC 4180), columns in order of first appearance; None is an empty cell."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: fields by name, arrays as lists, what is not finite as None.
+
+    Raises:
+        TypeError: for what is no data.
+    """
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple, AbstractSet)):
+        return [plain(each) for each in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # of numpy and torch, arrays and numbers
+        return plain(value.tolist())
+    raise TypeError(f"{type(value).__name__} is no data for JSON")
