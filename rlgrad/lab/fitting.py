@@ -24,7 +24,7 @@ from rlgrad.lab.sampling import Sample
 from rlgrad.pullback import direction
 from rlgrad.returns import return_to_go
 
-STEPS, BATCH, RATE = 300, 1024, 0.01
+STEPS, BATCH, RATE = 300, 1024, 0.02
 CHECKS = 10  # looks at the validation part along a fit
 ROUNDS = 8  # of the critic: its targets hold its own values
 OBSERVED = 16  # batches that running statistics see
