@@ -78,11 +78,16 @@ class Data:
             self.time[index], self.lane[columns], self.noise_seed + 1 + int(columns[0]),
         )  # fmt: skip
 
-    def blocks(self) -> list[Data]:
-        """All estimates, a few at a time: as many as memory allows."""
-        per_column = max(1, len(self.column) // self.columns)
+    @property
+    def mean_rows(self) -> float:
+        """Rows of an estimate."""
+        return len(self.column) / self.columns
+
+    def blocks(self, multiple: int) -> list[Data]:
+        """All estimates, a few at a time: as many as memory allows, a multiple of some number."""
         parameters = self.learner.policy.flat.shape[1]
-        count = max(1, min(ROWS // per_column, NUMBERS // parameters))
+        count = int(min(ROWS // self.mean_rows, NUMBERS // parameters))
+        count = max(1, count // multiple) * multiple
         if count >= self.columns:
             return [self]
         return [self.some(each) for each in torch.arange(self.columns).split(count)]

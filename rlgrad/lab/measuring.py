@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from rlgrad.bootstrap import Interval, bounds, counted
 from rlgrad.estimators import Estimator
 from rlgrad.lab.data import Data, prepared
 from rlgrad.lab.fitting import STEPS, fit, fit_action_critic, fit_critic
 from rlgrad.lab.freeze import Frozen
-from rlgrad.lab.members import BASELINE, SCORES, Member, members
-from rlgrad.lab.moments import Floats, Gatherer, Moments, bias_of, cosine, moments, units
-from rlgrad.lab.results import Reference, Row, VarianceTable
+from rlgrad.lab.members import Member
+from rlgrad.lab.moments import Gatherer, units
 from rlgrad.lab.sampling import gather, split
 from rlgrad.streams import Purpose, derive
 
-RESAMPLES = 1000
 HELD_OUT = 0.2  # share of the fitting part's lanes that fits are judged on
 LONGER = 4  # times as many states stand behind a reference that is not exact
 FIT, MEASURE, REFERENCE = range(3)  # parts of the data; no two share a number of noise
@@ -41,6 +38,8 @@ class Settings:
     """Whose squared norm control variates descend; None: as the card says."""
     train_steps: int = STEPS
     """Steps of Adam for what is trained; 0: nothing is."""
+    split_states: int = 64
+    """States that the variance is split in; 0: it is not."""
 
 
 @dataclass
@@ -50,7 +49,6 @@ class Measured:
     member: Member
     estimator: Estimator
     gathered: Gatherer
-    moments: Moments
     seconds: float
     """CPU time of its gradients at the logits."""
 
@@ -76,18 +74,19 @@ class Lab:
         part, held_out = split(sample, HELD_OUT)
         progress("fitting the critic")
         fit_critic(frozen, part, self.seeds[FIT])
+        self.shares = sample.shares
         self.mean_length = float(sample.rollout.valid.sum()) / sample.rollout.valid.shape[2]
         self.part = prepared(frozen, part, self._noise(FIT))
         self.held_out = prepared(frozen, held_out, self._noise(FIT) + 1)
         progress("gathering what is measured on")
-        self.data = self._fresh(MEASURE, settings.states)
+        self.data = self.fresh(MEASURE, settings.states)
         self.unit = units(self.data.lane)
-        self.rows = len(self.data.column) / self.data.columns
 
     def _noise(self, part: int) -> int:
         return derive(self.seeds[part], Purpose.RELAXATION) >> 1
 
-    def _fresh(self, part: int, states: int) -> Data:
+    def fresh(self, part: int, states: int) -> Data:
+        """Data of a part that nothing is fitted to."""
         sample = gather(self.frozen, states, self.seeds[part], self.mean_length)
         return prepared(self.frozen, sample, self._noise(part))
 
@@ -109,20 +108,27 @@ class Lab:
         estimator = self.built(member)
         self.progress(f"measuring {member.label}")
         gathered, seconds = self.gathered(estimator, self.data)
-        return Measured(member, estimator, gathered, moments(gathered), seconds)
+        return Measured(member, estimator, gathered, seconds)
 
     def gathered(self, estimator: Estimator, data: Data) -> tuple[Gatherer, float]:
         """(sums over the estimates of some data, CPU seconds of the gradients at the logits)."""
         unit = units(data.lane)
-        found = Gatherer(int(unit.max()) + 1, self.frozen.learner.policy)
-        seconds, rows, done = 0.0, len(data.column) / data.columns, 0
-        for block in data.blocks():
+        policy, batch = self.frozen.learner.policy, self.frozen.config.num_envs
+        found = Gatherer(int(unit.max()) + 1, policy, batch)
+        seconds, done = 0.0, 0
+        for block in data.blocks(batch):
             started = time.process_time()
             u = block.gradient(estimator)
             seconds += time.process_time() - started
-            found.add(block.pulled(u) / rows, unit[done : done + block.columns])
+            found.add(block.pulled(u) / data.mean_rows, unit[done : done + block.columns])
             done += block.columns
         return found, seconds
+
+    def unit_rows(self) -> Float[Tensor, " U"]:
+        """Rows per estimate of each unit, relative to their mean over all."""
+        each = torch.bincount(self.data.column, minlength=self.data.columns).double()
+        rows, count = (torch.bincount(self.unit, w) for w in (each, torch.ones_like(each)))
+        return (rows / count / self.data.mean_rows).float()
 
     def pull_seconds(self) -> float:
         """CPU seconds of the policy's passes over all rows, which all estimators share."""

@@ -113,13 +113,14 @@ def _options(name: str, frozen: Frozen) -> dict[str, Any]:
 
 
 def members(
-    frozen: Frozen, estimators: Iterable[str] | None
+    frozen: Frozen, estimators: Iterable[str] | None, train: bool = True
 ) -> tuple[list[Member], list[Refusal]]:
     """Rows to measure, the baseline first, and what cannot be served.
 
     Args:
         frozen: policy.
         estimators: names; None: all there are. The baseline is always measured.
+        train: whether trained ones are listed trained, too.
 
     Raises:
         UsageError: for an unknown name, or where none of them can be served.
@@ -136,7 +137,7 @@ def members(
         for variant, changed in VARIANTS.get(name, {"": {}}).items():
             both = {**base, **changed}
             trained = ESTIMATORS[name].traits.trained
-            stages = (True,) if name in TRAINED_ONLY else (False, True)
+            stages = (False, True)[name in TRAINED_ONLY : 1 + train]
             for stage in stages if trained else (None,):
                 found.append(Member(name, variant, both, stage))
     return found, refused

@@ -40,10 +40,15 @@ class Gatherer:
     Args:
         count: of units, U.
         network: the policy.
+        batch: estimates of one update.
     """
 
-    def __init__(self, count: int, network: SeedMLP) -> None:
-        self.slices = layer_slices(network)
+    def __init__(self, count: int, network: SeedMLP, batch: int) -> None:
+        self.slices, self.batch = layer_slices(network), batch
+        self.directions = torch.zeros(network.flat.shape[1], dtype=torch.float64)
+        """Sum over batches of their gradient at length 1: its product with a unit vector is the
+        sum of the cosines."""
+        self.batches = 0
         self.total = torch.zeros(count, network.flat.shape[1])
         self.square = torch.zeros(len(self.slices), count, dtype=torch.float64)
         self.number = torch.zeros(count, dtype=torch.float64)
@@ -55,6 +60,11 @@ class Gatherer:
         for i, part in enumerate(self.slices):
             squares = gradients[:, part].square().sum(1).double()
             self.square[i].index_add_(0, unit, squares)
+        count = len(gradients) // self.batch
+        batches = gradients[: count * self.batch].view(count, self.batch, -1).mean(1)
+        length = batches.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        self.directions += (batches / length).double().sum(0)
+        self.batches += count
 
     def means(self) -> Float[Tensor, "U P"]:
         """Each unit's mean estimate."""
@@ -72,6 +82,13 @@ class Moments:
     product: Floats
     """``[layers, U, U]`` products of sums, by layer."""
 
+    @classmethod
+    def of(cls, gathered: Gatherer) -> Moments:
+        """What is kept of an estimator."""
+        total = gathered.total.double()
+        product = torch.stack([total[:, part] @ total[:, part].t() for part in gathered.slices])
+        return cls(gathered.number.numpy(), gathered.square.numpy(), product.numpy())
+
     def signal(self, weight: Floats) -> Floats:
         """|E g|^2 by layer, without the bias that noise adds: products of different units only.
 
@@ -79,8 +96,8 @@ class Moments:
             weight: ``[B, U]`` how often each unit counts; ``[B, layers]`` comes back.
         """
         count = weight * self.number
-        pairs = np.einsum("bu,luv,bv->bl", weight, self.product, weight, optimize=True)
-        own = np.einsum("bu,luu->bl", weight**2, self.product, optimize=True)
+        pairs = (np.matmul(weight, self.product) * weight).sum(-1).T
+        own = weight**2 @ np.diagonal(self.product, axis1=1, axis2=2).T
         share = count.sum(1) ** 2 - (count**2).sum(1)
         return np.asarray((pairs - own) / share[:, None])
 
@@ -89,14 +106,15 @@ class Moments:
         count = (weight * self.number).sum(1)[:, None]
         return np.asarray(weight @ self.square.T / count - self.signal(weight))
 
-
-def moments(gathered: Gatherer) -> Moments:
-    """What is kept of an estimator."""
-    total = gathered.total.double()
-    product = [total[:, part] @ total[:, part].t() for part in gathered.slices]
-    return Moments(
-        gathered.number.numpy(), gathered.square.numpy(), torch.stack(product).numpy()
-    )
+    def error(self) -> float:
+        """Standard error of the mean estimate: root of its variance, summed over parameters."""
+        count, units = self.number.sum(), len(self.number)
+        whole = self.product.sum(0)
+        # Units may differ in their numbers of estimates: deviations of sums from their share.
+        share = self.number / count
+        together = float((share**2).sum() * whole.sum()) - 2 * float(share @ whole.sum(1))
+        deviation = float(np.trace(whole)) + together
+        return math.sqrt(max(deviation, 0.0) * units / max(units - 1, 1)) / float(count)
 
 
 @dataclass(frozen=True)
@@ -136,13 +154,3 @@ def bias_of(difference: Float[Tensor, "U P"], size: float) -> Bias:
 def _t(numbers: Floats) -> float:
     error = numbers.std(ddof=1) / math.sqrt(len(numbers))
     return float(numbers.mean() / error) if error > 0 else 0.0
-
-
-def cosine(
-    gradients: Float[Tensor, "n P"], batch: int, reference: Float[Tensor, " P"]
-) -> tuple[float, int]:
-    """(sum over batches of the cosine of their mean gradient to the reference, their number)."""
-    count = len(gradients) // batch
-    means = gradients[: count * batch].view(count, batch, -1).mean(1)
-    size = means.norm(dim=1).clamp(min=1e-30)
-    return float((means @ reference / size).double().sum()), count

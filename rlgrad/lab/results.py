@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlgrad.bootstrap import Interval
 from rlgrad.lab.members import BASELINE, Refusal
+from rlgrad.lab.split_result import Split
 from rlgrad.output import plain
 
 if TYPE_CHECKING:
@@ -106,6 +107,10 @@ class VarianceTable:
     layer_names: tuple[str, ...]
     rows: list[Row] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
+    split: Split | None = None
+    """The variance in parts: of the action, the trajectory, the state."""
+    no_split: str = ""
+    """Why there is none."""
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     """CPU time of it all."""
@@ -128,15 +133,16 @@ class VarianceTable:
         own = {
             each.name: getattr(self, each.name)
             for each in dataclasses.fields(self)
-            if each.name not in ("rows", "history")
+            if each.name not in ("rows", "history", "split")
         }
         rows = [
             {"label": row.label, **dataclasses.asdict(row), "found_biased": row.found_biased}
             for row in self.rows
         ]
         best = self.best.label if self.best else None
+        parts = None if self.split is None else self.split.to_dict()
         history = [table.to_dict() for table in self.history]
-        named: dict[str, Any] = plain({**own, "best": best, "rows": rows, "history": history})
+        named: dict[str, Any] = plain({**own, "best": best, "split": parts, "rows": rows, "history": history})
         return named
 
     def plot(self) -> Figure:

@@ -16,12 +16,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from rlgrad.lab.freeze import Frozen
+from rlgrad.lab.process import LONGEST, evenly
 from rlgrad.lanes import Lanes
 from rlgrad.make import is_simulated, make_training, time_limit
 from rlgrad.rollout import Rollout, collect
 from rlgrad.streams import Purpose, Streams, derive
 
-LONGEST = 1024  # env steps over which the lanes' starts are spread, at most
 SIMULATED, STEPPED = 256, 64  # lanes of a simulator, and of an environment that steps one by one
 LEAST = 32  # independent lanes; with fewer, intervals mean nothing
 BLOCK = 512  # lanes of whole episodes at a time
@@ -35,6 +35,8 @@ class Sample:
     """``[1, T, n, ...]``; N neighbouring columns are of different lanes."""
     lane: Int[Tensor, " n"]
     """Which lane a column is of."""
+    shares: tuple[float, ...] | None = None
+    """Chances that a column is of its lane's first, second, ... rollout; None: episodes."""
 
     @property
     def lanes(self) -> int:
@@ -129,7 +131,7 @@ def _stretches(frozen: Frozen, states: int, seed: int) -> Sample:
         lanes.close()
     key = torch.cat(keys)
     order = key.argsort()
-    return Sample(chosen(joined(parts), order), key[order] % L)
+    return Sample(chosen(joined(parts), order), key[order] % L, evenly(spread, R))
 
 
 def _episodes(frozen: Frozen, states: int, seed: int, mean_length: float | None) -> Sample:
@@ -168,6 +170,6 @@ def split(sample: Sample, share: float) -> tuple[Sample, Sample]:
 
     def part(mask: Bool[Tensor, " n"], shift: int) -> Sample:
         columns = mask.nonzero().squeeze(1)
-        return Sample(chosen(sample.rollout, columns), sample.lane[columns] - shift)
+        return Sample(chosen(sample.rollout, columns), sample.lane[columns] - shift, sample.shares)
 
     return part(sample.lane < border, 0), part(sample.lane >= border, border)
