@@ -119,7 +119,7 @@ class Judge:
         return mean, Reference("long run", name, len(data.column), square, found.error())
 
     def row(
-        self, each: Judged, first: Judged, gradient: Float[Tensor, " P"], square: float
+        self, each: Judged, first: Judged, gradient: Float[Tensor, " P"], about: Reference
     ) -> Row:
         """A row of the table.
 
@@ -127,27 +127,28 @@ class Judge:
             each: the estimator.
             first: the baseline.
             gradient: the reference.
-            square: its squared norm, without what its noise adds.
+            about: what it is.
         """
         member, columns = each.member, self.lab.data.columns
         whole, base = each.variances.sum(1), first.variances.sum(1)
         (variance,) = intervals(whole[:, None])
         (ratio,) = intervals((whole / np.maximum(base, 1e-300))[:, None])
         seconds, others = each.seconds + self.pull, first.seconds + self.pull
-        known = square > 0
-        norm, bias = math.sqrt(max(square, 0.0)), each.bias
+        known, bias = about.resolved and about.square > 0, each.bias
+        norm = math.sqrt(about.square) if known else math.nan
         return Row(
             member.estimator,
             member.variant,
             member.options,
             member.trained,
             each.unbiased,
+            None if bias is None else bias.norm,
             bias.norm / norm if bias is not None and known else None,
             None if bias is None else bias.z,
             variance,
             tuple(intervals(each.variances)),
             ratio,
-            square / variance.value if known and variance.value > 0 else None,
+            about.square / variance.value if known and variance.value > 0 else None,
             float(each.cosines @ gradient) / norm if known and bool(each.cosines.any()) else None,
             1e6 * seconds / columns,
             ratio.value * seconds / others,
@@ -193,7 +194,7 @@ def judged(
     found = [judge.take(lab.measured(member)) for member in wanted]
     found[0] = judge.completed(found[0])
     gradient, reference = judge.reference()
-    rows = [judge.row(each, found[0], gradient, reference.square) for each in found]
+    rows = [judge.row(each, found[0], gradient, reference) for each in found]
     parts, reason = parts_of(frozen, lab)
     place = frozen.checkpoint
     return VarianceTable(

@@ -31,8 +31,9 @@ class Row:
     unbiased: bool
     """As declared."""
     bias: float | None
-    """Norm of the mean estimate minus the reference, relative to the norm of the reference; None
-    where that is not known."""
+    """Norm of the mean estimate minus the reference; None where there is nothing to compare with."""
+    bias_relative: float | None
+    """The same relative to the norm of the reference; None where that is not resolved."""
     z: float | None
     """Of the bias, in standard errors; None where there is nothing to compare with."""
     variance: Interval
@@ -76,6 +77,11 @@ class Reference:
     """Squared norm, without what its noise adds."""
     error: float
     """Its standard error: root of the variance of its mean, summed over parameters."""
+
+    @property
+    def resolved(self) -> bool:
+        """Whether its norm is clear of its noise, so that it has a direction to speak of."""
+        return self.square > 4 * self.error**2
 
 
 @dataclass(frozen=True)
