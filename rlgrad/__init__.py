@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from rlgrad.agent import Agent as Agent
     from rlgrad.errors import UsageError as UsageError
     from rlgrad.evaluation import load as load
+    from rlgrad.lab.entry import variance as variance
+    from rlgrad.lab.results import VarianceTable as VarianceTable
     from rlgrad.store import Run as Run
     from rlgrad.training import train as train
 
@@ -18,11 +20,15 @@ _HOMES = {
     "Agent": "rlgrad.agent",
     "Run": "rlgrad.store",
     "UsageError": "rlgrad.errors",
+    "VarianceTable": "rlgrad.lab.results",
     "load": "rlgrad.evaluation",
     "train": "rlgrad.training",
+    "variance": "rlgrad.lab.entry",
 }
 
-__all__ = ["Agent", "Run", "UsageError", "__version__", "load", "train"]
+__all__ = [
+    "Agent", "Run", "UsageError", "VarianceTable", "__version__", "load", "train", "variance",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

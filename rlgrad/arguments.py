@@ -63,7 +63,7 @@ def spelled(flags: Flags, arguments: Sequence[str]) -> list[str]:
                 if name not in flags and name.removeprefix("no_") not in flags:
                     known = [f"--{flag.replace('_', '-')}" for flag in flags]
                     raise UsageError(f"unknown option {part}; {nearest(part, known)}")
-            elif str(getattr(flags.get(name), "type", "")) == "int":
+            elif str(getattr(flags.get(name), "type", "")) in ("int", "int | None"):
                 part = _whole(part)
             tokens.append(part)
     return tokens

@@ -38,7 +38,7 @@ class Data:
 
     @property
     def columns(self) -> int:
-        """n."""
+        """How many estimates there are."""
         return len(self.lane)
 
     @property

@@ -15,6 +15,7 @@ from rlgrad.lab.freeze import CriticChoice, Frozen
 from rlgrad.lab.judging import judged
 from rlgrad.lab.measuring import Settings
 from rlgrad.lab.results import VarianceTable
+from rlgrad.make import import_module, spec
 from rlgrad.problems import PROBLEMS, Table, measure_all, problem
 from rlgrad.store import Run, find_run, read_run
 
@@ -83,9 +84,8 @@ def variance(
             raise UsageError("--every goes along the checkpoints of a run; give one with --run")
         if target is None:
             raise UsageError("variance needs a PROBLEM, an environment or --run RUN")
-        frozen, notes = freeze.fresh(
-            target, agent, seed=seed or 0, env_kwargs=env_kwargs, **given
-        )
+        _check_known(target, env_modules)
+        frozen, notes = freeze.fresh(target, agent, seed=seed or 0, env_kwargs=env_kwargs, **given)
         table = judged(frozen, chosen, how, progress)
         return dataclasses.replace(table, notes=notes)
     found, files = _checkpoints(run, checkpoint, every, log_dir)
@@ -93,6 +93,19 @@ def variance(
     frozen_ones = [freeze.stored(found, file, seed=seed, **given) for file in files]
     tables = [_one(frozen, chosen, how, progress, len(files)) for frozen in frozen_ones]
     return dataclasses.replace(tables[-1], history=tuple(tables[:-1]))
+
+
+def _check_known(target: str, env_modules: Sequence[str]) -> None:
+    """Refuse what is neither a problem nor an environment."""
+    for module in env_modules:
+        import_module(module)
+    try:
+        spec(target)
+    except UsageError:
+        near = nearest(target, PROBLEMS, otherwise="none")
+        if near != "none":
+            raise UsageError(f"unknown problem {target!r}; {near}") from None
+        raise
 
 
 def _one(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from gymnasium.spaces.utils import flatdim, flatten_space
 from rlgrad import cards, store
 from rlgrad.actions import Actions
 from rlgrad.cards import EnvCard
-from rlgrad.config import ESTIMATOR_OPTIONS, Config, check
+from rlgrad.config import ESTIMATOR_OPTIONS, FIELDS, Config, check
 from rlgrad.critics import Critic
 from rlgrad.errors import UsageError
 from rlgrad.evaluation import load_learner, require_modules
@@ -25,7 +25,6 @@ from rlgrad.preflight import observation_factors
 from rlgrad.store import Run
 
 CriticChoice = Literal["own", "fitted"]
-SIGNALS = ("return-to-go", "n-step", "gae")
 
 
 @dataclass(frozen=True)
@@ -71,15 +70,11 @@ class Frozen:
 
 
 @contextmanager
-def _seeded(seed: int) -> Any:
+def seeded(seed: int) -> Iterator[None]:
+    """Modules made inside get their initial parameters from the seed; no global state changes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def seeded(seed: int) -> AbstractContextManager[None]:
-    """Modules made inside get their initial parameters from the seed; no global state changes."""
-    return _seeded(seed)
 
 
 def chosen_signal(signal: str | None) -> dict[str, Any]:
@@ -89,11 +84,8 @@ def chosen_signal(signal: str | None) -> dict[str, Any]:
 
 def _plain(config: Config) -> Config:
     """The same agent with the estimator that needs nothing: the lab builds its own."""
-    unset = {name: FIELD_DEFAULTS[name] for name in ESTIMATOR_OPTIONS}
+    unset: dict[str, Any] = {name: FIELDS[name].default for name in ESTIMATOR_OPTIONS}
     return dataclasses.replace(config, estimator="reinforce", action_critic=False, **unset)
-
-
-FIELD_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config)}
 
 
 def fresh(
@@ -148,7 +140,7 @@ def stored(
         checkpoint: file; None: the newest.
         seed: one of the run's; None: its first.
         signal: instead of the run's.
-        critic: "own": as it was in training, the default where the run has one; "fitted": fitted on.
+        critic: "own": as it was in training, the default where there is one; "fitted": fitted on.
         env_modules: to import first.
 
     Raises:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ ROUNDING = 1e-5  # of the gradients' size: differences that are of float32's rou
 def layer_slices(network: SeedMLP) -> list[slice]:
     """Where bias and weight of each layer stand in a row of parameters."""
     edges = np.cumsum([0, *network.sizes[:-1]])[::2]
-    return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
 
 def units(lane: Tensor) -> Tensor:

@@ -148,7 +148,9 @@ class VarianceTable:
         best = self.best.label if self.best else None
         parts = None if self.split is None else self.split.to_dict()
         history = [table.to_dict() for table in self.history]
-        named: dict[str, Any] = plain({**own, "best": best, "split": parts, "rows": rows, "history": history})
+        named: dict[str, Any] = plain(
+            {**own, "best": best, "split": parts, "rows": rows, "history": history}
+        )
         return named
 
     def plot(self) -> Figure:
