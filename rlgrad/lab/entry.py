@@ -78,7 +78,7 @@ def variance(
         if key not in known:
             raise UsageError(f"unknown argument {key!r}; {nearest(key, known)}")
     how = Settings(**settings)
-    given = {"signal": signal, "critic": critic, "env_modules": env_modules}
+    given: dict[str, Any] = {"signal": signal, "critic": critic, "env_modules": env_modules}
     if not stored:
         if every:
             raise UsageError("--every goes along the checkpoints of a run; give one with --run")

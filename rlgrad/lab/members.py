@@ -81,11 +81,12 @@ class Member:
             size: of a credit (root mean square), at which its networks start.
         """
         learner = frozen.learner
-        scale = {"scale": size} if "scale" in options(self.estimator) else {}
+        chosen = dict(self.options)
+        if "scale" in options(self.estimator):
+            chosen["scale"] = size
+        factors, categories = learner.shape
         with seeded(frozen.seed):
-            return build(
-                self.estimator, *learner.shape, learner.features, 1, **scale, **self.options
-            )
+            return build(self.estimator, factors, categories, learner.features, 1, **chosen)
 
 
 def refusal(name: str) -> str | None:
@@ -105,7 +106,7 @@ def _options(name: str, frozen: Frozen) -> dict[str, Any]:
     known = card in cards.find("agents")
     config = cards.resolve(frozen.env.id, card).config if known else frozen.config
     if config.estimator != name:
-        unset = {key: None for key in ("draws", "width", "form", "coupling", "eta")}
+        unset: dict[str, Any] = dict.fromkeys(("draws", "width", "form", "coupling", "eta"))
         config = dataclasses.replace(config, estimator=name, **unset)
     if frozen.config.estimator == name:
         config = frozen.config

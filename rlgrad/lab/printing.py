@@ -12,11 +12,14 @@ from rlgrad.lab.results import FOUND, Row, VarianceTable
 
 WIDE = 100  # columns of a terminal from which variances stand beside their ratios
 LEGEND = f"""
-fit: whether its own parameters were trained; bias: |mean - reference| / |reference|, z: in
-standard errors; ratio: variance / that of reinforce, with its 95 % interval on the same lanes;
-SNR: |reference|^2 / variance, of one estimate; cos: of an update's gradient to the reference
-µs: CPU time per estimate; x time: variance x time / that of reinforce
-> least variance of the unbiased; * declared biased; ! z above {FOUND:g} though declared unbiased"""
+fit: whether its own parameters were trained
+bias: |mean - reference| / |reference|; z: the same in standard errors
+ratio: variance / that of reinforce, with 95 % bounds on the same lanes
+SNR: |reference|^2 / variance of one estimate
+cos: of an update's gradient to the reference; µs: CPU time per estimate
+x time: variance x time / that of reinforce
+> least variance of the unbiased; * declared biased
+! declared unbiased, and z above {FOUND:g}"""
 
 
 def number(value: float | None, digits: int = 3) -> str:

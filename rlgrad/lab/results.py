@@ -31,7 +31,7 @@ class Row:
     unbiased: bool
     """As declared."""
     bias: float | None
-    """Norm of the mean estimate minus the reference; None where there is nothing to compare with."""
+    """Norm of the mean estimate minus the reference; None where nothing is to compare with."""
     bias_relative: float | None
     """The same relative to the norm of the reference; None where that is not resolved."""
     z: float | None

@@ -6,6 +6,7 @@ independent; estimates of the same lane are not, so every interval is taken over
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -145,7 +146,7 @@ def _episodes(frozen: Frozen, states: int, seed: int, mean_length: float | None)
         count = min(BLOCK, wanted - done) if mean_length is not None else -(-64 // N) * N
         part = _block(frozen, seed, done, count)
         longest = int(part.valid.any(2).sum())
-        parts.append(mapped(part, lambda x, most=longest: x[:, :most], part.last))
+        parts.append(mapped(part, operator.itemgetter((slice(None), slice(longest))), part.last))
         done, visited = done + count, visited + int(part.valid.sum())
     return Sample(joined(parts), torch.arange(done))
 
