@@ -130,7 +130,12 @@ def streams():
     return np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
 
 
-@pytest.fixture(scope="module", params=CASES)
+SLOW = {"defaults": pytest.mark.slow, "TRPO": pytest.mark.slow}
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(case, marks=SLOW.get(case, ())) for case in CASES]
+)
 def pair(request, tmp_path_factory):
     """(a run of a peer, watched as closely as can be; the same by hand)."""
     agent, env_id, given, cls, count, normalize, arguments = CASES[request.param]
