@@ -17,6 +17,7 @@ import rlgrad
 from rlgrad import card_files, cards, store
 from rlgrad.config import FIELDS, Config
 from rlgrad.errors import UsageError
+from rlgrad.options import parse_seeds
 from rlgrad.simulators import SIMULATORS
 
 ENVS = sorted(card_files.find("envs"))
@@ -123,6 +124,19 @@ BAD_AGENTS = {
     "no config": (AGENT, ["no 'config'", "config, source, summary"]),
     "a peer's config": (f'{AGENT}algorithm="stable_baselines3.A2C"\n[config]', ["no 'arguments'"]),
     "no source": ('summary = "s"\n[config]', ["no 'source'"]),
+    "unknown key of a tuning": (
+        f'{AGENT}[config]\n[tuning."Own-v0"]\ntrials = 3',
+        ["Own-v0", "unknown key 'trials'", "did you mean tuned_trials"],
+    ),
+    "text for a number of trials": (
+        f'{AGENT}[config]\n[tuning."Own-v0"]\ntuned_trials = "3"',
+        ["tuned_trials = '3'", "int"],
+    ),
+    "seeds that are none": (
+        f'{AGENT}[config]\n[tuning."Own-v0"]\nseeds = "many"',
+        ["Own-v0", "got seeds 'many'"],
+    ),
+    "tuning is no table": (f"{AGENT}tuning = 3\n[config]", ["tuning = 3", "expected table"]),
     "not TOML": ("a b c", ["not valid TOML", "line 1"]),
     "not UTF-8": (b"\xff\xfe\x00", ["cannot be read"]),
     "a NUL": (b"\x00", ["not valid TOML"]),
@@ -267,6 +281,28 @@ def test_every_shipped_card_trains(agent, env, tmp_path):
     assert seed["status"] == "finished"
     assert seed["steps"] >= 257
     assert set(store.read_run(run.path).config.__dict__) == set(FIELDS)
+
+
+REPORTED = {*range(20), *range(100, 200)}  # seeds that README, docs and benchmarks report
+
+
+@pytest.mark.parametrize("agent", OWN)
+def test_no_shipped_card_was_tuned_on_seeds_that_are_reported(agent):
+    for env, effort in card_files.agent_card(agent).tuning.items():
+        assert env in ENVS
+        assert effort["tuned_trials"] > 0
+        assert not REPORTED & set(parse_seeds(effort["seeds"]))
+
+
+def test_a_record_of_tuning_speaks_of_the_cards_own_settings_only(place):
+    text = '[config]\n[tuning."Own-v0"]\ntuned_trials = 3\nseeds = "1000-1004"\n'
+    place("agents/own.toml", AGENT + text)
+    effort = {"tuned_trials": 3, "seeds": "1000-1004"}
+    assert cards.resolve("Own-v0", "own").tuning == effort
+    assert cards.resolve("Own-v0", "own", None, {"total_timesteps": 5}).tuning == effort
+    assert cards.resolve("Own-v0", "own", None, {"learning_rate": 0.1}).tuning == {}
+    assert cards.resolve("Own-v0", "own", "constant").tuning == {}
+    assert cards.resolve("CartPole-v1", "own").tuning == {}
 
 
 def test_there_are_shipped_cards():
