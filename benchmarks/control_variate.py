@@ -7,9 +7,9 @@ c, on every rollout of training, before c is trained on it; as the mean of these
 ratio of the means, which the first rollouts of an untrained critic dominate. Intervals are 95 %
 bootstrap intervals over seeds.
 For actor-critic, at frozen policies, ``rlgrad.lab.split`` sets the simulator back to visited states
-and takes each action many times, so that E|u|^2 is split into what is left given state and action (no c can
-touch it), the squared mean gradient at each state (it stays, too) and the rest, which the best c
-removes; and the same for the best baseline of the state alone.
+and takes each action many times, so that E|u|^2 is split into what is left given state and action
+(no c can touch it), the squared mean gradient at each state (it stays, too) and the rest, which the
+best c removes; and the same for the best baseline of the state alone.
 Writes benchmarks/results/control_variate.json.
 """
 
