@@ -8,15 +8,19 @@ standard error is the bootstrap interval's, over 2048 states known to some 3 %.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+import gymnasium
 import jaxtyping
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, MultiDiscrete
 from problems import Z_BOUND
 from tabular import Tabular
-from tabular_agents import Case, config_of, critic_of, lane_gradients, policy_of
+from tabular_agents import Case, agent, config_of, critic_of, lane_gradients, policy_of
 from tabular_gym import some_agent, with_number_observed
 from torch import Tensor
 
@@ -27,6 +31,9 @@ from rlgrad.estimators.networks import SeedMLP
 from rlgrad.lab.split import split
 from rlgrad.learner import Learner
 from rlgrad.options import Options
+from rlgrad.simulators import SIMULATORS
+from rlgrad.simulators.base import TorchVectorEnv
+from rlgrad.simulators.single import SingleLane
 from rlgrad.trainer import Trainer
 
 SCALE = 2.0
@@ -297,6 +304,54 @@ def test_a_single_state_leaves_nothing_to_the_state():
     assert x["baseline"] == pytest.approx(x["action"])
     assert abs(x["state"]) < 1e-9 * x["square"]
     assert x["critic"] == 0
+
+
+PAID = torch.tensor([[1.0, -2.0, 0.5], [3.0, 0.0, -1.0]])
+
+
+class Factors(TorchVectorEnv):
+    """One step with two factors of two and three categories, each pair paid its own reward."""
+
+    noise_per_reset: ClassVar[int] = 1
+
+    def spaces(self):
+        return Box(-np.ones(2, np.float32), np.ones(2, np.float32)), MultiDiscrete([2, 3])
+
+    def initial(self, noise):
+        return torch.zeros_like(noise).expand(-1, 2) + torch.tensor([1.0, -0.5])
+
+    def transition(self, xp, state, action):
+        reward = PAID.numpy()[action[:, 0], action[:, 1]]
+        return state.copy(), reward, np.ones(len(state), dtype=bool)
+
+
+def test_actions_of_several_factors_are_taken_jointly(monkeypatch):
+    name, entry = "tests/Factors-v0", "test_split:Factors"
+    monkeypatch.setitem(SIMULATORS, name, (entry, None, None))
+    if name not in gymnasium.registry:
+        one = functools.partial(SingleLane, entry)
+        gymnasium.register(name, one, vector_entry_point=entry)
+    config = config_of("actor-critic", num_steps=1)
+    like = Tabular(*[torch.ones(1)] * 4, torch.zeros(1, 2), (2, 3), 1)
+    learner = agent(config, like, 1)
+    x = torch.tensor([[[1.0, -0.5]]])
+    logits = learner.logits(x)[0, 0].detach().double()
+    each = logits.softmax(-1)
+    pairs = torch.cartesian_prod(torch.arange(2), torch.arange(3))
+    hot = torch.nn.functional.one_hot(pairs, 3).double()
+    score = (hot - each).flatten(1).unsqueeze(0)
+    p = (each[0][pairs[:, 0]] * each[1][pairs[:, 1]]).unsqueeze(0)
+    value = learner.critic(x)[0].detach().double()
+    q = PAID.flatten().double().unsqueeze(0) / SCALE - value
+    network = SeedMLP(2, 6, learner.config.hidden).double()
+    flat = learner.policy.flat.detach().double()
+    slopes = torch.func.jacrev(lambda row: network(x.double(), row)[0, 0])(flat)[:, 0].unsqueeze(0)
+    one = torch.ones(1, dtype=torch.float64)
+    exact = parts(Known(one, p, q, 0 * q, score @ slopes, score, slopes, value))
+    found = values(split(learner, EnvCard(name), config, states=4, copies=2, shares=[1.0]))
+    assert found["trajectory"] == 0
+    assert 0 < exact["baseline"] < exact["per_logit_baseline"] < 0.99 * exact["action"]
+    assert found == pytest.approx(exact, rel=1e-4, abs=1e-5 * exact["square"])
 
 
 def test_shares_of_nothing_are_none():
