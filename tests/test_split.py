@@ -2,7 +2,7 @@
 
 Seed rule: literals shown here, none chosen by its outcome. Chance of failing by luck: the test
 against enumeration makes 11 comparisons per case with ``Z_BOUND``, which ``problems`` counts; the
-standard error is the bootstrap interval's, over 2048 states known to some 3 %.
+standard error is the bootstrap interval's, over 8192 states known to some 3 %.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, MultiDiscrete
-from problems import Z_BOUND
+from problems import Z_BOUND, seeded
 from tabular import Tabular
 from tabular_agents import Case, agent, config_of, critic_of, lane_gradients, policy_of
 from tabular_gym import some_agent, with_number_observed
@@ -28,7 +28,8 @@ from rlgrad.cards import EnvCard, resolve
 from rlgrad.config import Config
 from rlgrad.errors import UsageError
 from rlgrad.estimators.networks import SeedMLP
-from rlgrad.lab.split import split
+from rlgrad.lab.parts import Parts
+from rlgrad.lab.split import _assembled, _mean_product, split
 from rlgrad.learner import Learner
 from rlgrad.options import Options
 from rlgrad.simulators import SIMULATORS
@@ -216,7 +217,7 @@ def test_every_part_is_the_enumerated_one(name, at):
     expected = parts(exact if at == "parameters" else at_logits(exact))
     card = EnvCard(f"tests/{CASES[name][0]}-v0")
     shares = [1 / rollouts] * rollouts
-    found = split(learner, card, config, states=2048, copies=2, seed=1, at=at, shares=shares)
+    found = split(learner, card, config, states=8192, copies=2, seed=1, at=at, shares=shares)
     assert expected["trajectory"] > 0.01 * expected["variance"] < 100 * expected["action"]
     for key, right in expected.items():
         value, low, high = getattr(found, key).value
@@ -240,6 +241,25 @@ def test_along_is_the_enumerated_variance_of_an_estimate():
     value, low, high = split(learner, card, config, states=4096, copies=2, seed=2).along
     assert expected < 0.95
     assert abs(value - expected) < Z_BOUND * (high - low) / (2 * 1.96) < 0.2
+
+
+def test_mean_products_leave_out_those_of_a_state_with_itself():
+    x = torch.randn(5, 3, generator=seeded(1), dtype=torch.float64)
+    weight = torch.tensor([[1.0, 1, 1, 1, 1], [2, 0, 3, 1, 0.5]], dtype=torch.float64)
+    for w, found in zip(weight, _mean_product(weight, x), strict=True):
+        pairs = [(w[i] * w[j], x[i] @ x[j]) for i in range(5) for j in range(5) if i != j]
+        expected = sum(a * b for a, b in pairs) / sum(a for a, _ in pairs)
+        assert float(found) == pytest.approx(float(expected))
+
+
+def test_states_count_by_the_rows_of_their_estimates():
+    rows = torch.tensor([1.0, 3.0, 4.0], dtype=torch.float64)
+    x, g = torch.tensor([5.0, 1.0, 2.0]).double(), torch.eye(3).double()
+    found, along = _assembled(torch.ones(1, 3).double(), rows, Parts(*[x] * 8), g, 2 * g)
+    assert float(found["square"]) == pytest.approx((5 + 3 + 8) / 8)
+    assert float(found["mean"]) == 0
+    # Of orthogonal estimates of length 2: variance 4, over 8 / 3 rows of variance 2.
+    assert float(along) == pytest.approx(4 / (8 / 3 * 2))
 
 
 def trained(env: str, agent: str, iterations: int, **flags):
