@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlgrad.card_files import safe_name
-from rlgrad.comparison import analysis
 from rlgrad.comparison.judgement import Judgement
 from rlgrad.comparison.report import page
 from rlgrad.errors import UsageError
@@ -86,7 +85,7 @@ def _events(found: Judgement, pictures: dict[str, bytes], group: str) -> dict[st
             name = safe_name(entry.agent) + (f" {safe_name(entry.env)}" if several else "")
             events = EventFile(root / name)
             for tag, shown in _CURVES.items():
-                curve = analysis.curve(entry, tag, seed=found.seed)
+                curve = found.curves(entry.env, tag).get(entry.agent)
                 if curve is None:
                     continue
                 for x, *bounds in zip(curve.x, curve.value, curve.low, curve.high, strict=True):
