@@ -104,7 +104,7 @@ def pictures(found: Judgement, env: str) -> Iterator[Picture]:
     if found.curves(env, "rollout/ep_rew_mean", "seconds"):
         yield Picture(
             f"{file}curves-seconds",
-            learningfound.curves(env, "seconds"),
+            learning_curves(found, env, "seconds"),
             "The same against CPU-seconds of training: of the process, divided by the seeds that "
             "shared it; a peer's seeds have a process of their own.",
         )
