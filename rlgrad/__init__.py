@@ -8,6 +8,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from rlgrad.agent import Agent as Agent
+    from rlgrad.checking import VectorEnvError as VectorEnvError
+    from rlgrad.checking import check_vector_env as check_vector_env
     from rlgrad.errors import UsageError as UsageError
     from rlgrad.evaluation import load as load
     from rlgrad.store import Run as Run
@@ -18,11 +20,22 @@ _HOMES = {
     "Agent": "rlgrad.agent",
     "Run": "rlgrad.store",
     "UsageError": "rlgrad.errors",
+    "VectorEnvError": "rlgrad.checking",
+    "check_vector_env": "rlgrad.checking",
     "load": "rlgrad.evaluation",
     "train": "rlgrad.training",
 }
 
-__all__ = ["Agent", "Run", "UsageError", "__version__", "load", "train"]
+__all__ = [
+    "Agent",
+    "Run",
+    "UsageError",
+    "VectorEnvError",
+    "__version__",
+    "check_vector_env",
+    "load",
+    "train",
+]
 
 
 def __getattr__(name: str) -> object:

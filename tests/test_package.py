@@ -24,17 +24,18 @@ CARDS = ("actor-critic", "rebar", "reinforce", "reinforce-learned", "relax", "re
 ROWS = [
     ["errors", "streams", "log", "display", "report", "adam", "actions", "returns",
      "simulators.single", "estimators.checks", "estimators.noise", "estimators.passes",
-     "estimators.statistics"],
-    ["estimators.networks", "estimators.least_squares"],
+     "estimators.statistics", "checking.findings"],
+    ["estimators.networks", "estimators.least_squares", "checking.forms"],
     ["config", "arguments", "estimators.base", "normalise", "pullback", "simulators.base",
-     "simulators.registration"],
-    ["estimators.objective", "estimators.relaxation"],
-    ["estimators.control"],
+     "simulators.registration", "checking.playing"],
+    ["estimators.objective", "estimators.relaxation", "checking.rules", "checking.watch"],
+    ["estimators.control", "checking.replays"],
     ["acting", "critics", "cards", "options", "estimators.exact", "estimators.learned",
      "estimators.linear", "estimators.measure", "estimators.multisample", "estimators.muprop",
      "estimators.rebar", "estimators.relax", "estimators.relaxed", "estimators.score", "simulators",
-     "simulators.acrobot", "simulators.cartpole", "simulators.probes", "lanes", "diagnostics"],
-    ["estimators.all_action", "rollout", "store", "make"],
+     "simulators.acrobot", "simulators.cartpole", "simulators.probes", "lanes", "diagnostics",
+     "checking.vector"],
+    ["checking", "estimators.all_action", "rollout", "store", "make"],
     ["estimators.build"],
     ["estimators"],
     ["preflight", "problems.base"],
@@ -48,7 +49,7 @@ ROWS = [
 ]  # fmt: skip
 SIDEWAYS: set[tuple[str, str]] = set()
 # Names that ``rlgrad`` itself looks up on first use; see rlgrad/__init__.py.
-LAZY = {"agent", "errors", "evaluation", "store", "training"}
+LAZY = {"agent", "checking", "errors", "evaluation", "store", "training"}
 SOURCES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
