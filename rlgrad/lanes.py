@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from rlgrad.actions import Actions
 from rlgrad.errors import UsageError
 from rlgrad.simulators.base import TorchVectorEnv
+from rlgrad.vectorising import PooledVectorEnv
+from rlgrad.workers import ChunkedVectorEnv
 
 
 class Step(NamedTuple):
@@ -79,7 +81,8 @@ class Lanes:
 
         Batched classes of other packages take one seed for all lanes; they get the first.
         """
-        many = self.simulator or isinstance(self.env, (SyncVectorEnv, AsyncVectorEnv))
+        ours = ChunkedVectorEnv, PooledVectorEnv
+        many = self.simulator or isinstance(self.env, (SyncVectorEnv, AsyncVectorEnv, *ours))
         seed: Any = list(seeds) if many else seeds[0] & 0x7FFFFFFF
         observation, _ = self.env.reset(seed=seed)
         self._ended = None

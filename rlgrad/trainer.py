@@ -16,7 +16,7 @@ from rlgrad.cards import Resolved
 from rlgrad.errors import UsageError
 from rlgrad.lanes import Lanes
 from rlgrad.learner import Learner
-from rlgrad.make import is_simulated, make_one, make_training, spec, time_limit
+from rlgrad.make import choose_vec, is_simulated, make_one, make_training, spec, time_limit
 from rlgrad.options import Options
 from rlgrad.preflight import check_memory, choose_device, observation_factors
 from rlgrad.rollout import Episodes, Rollout, collect
@@ -97,13 +97,15 @@ class Trainer:
         outputs = Actions(one.action_space).outputs
         check_memory(c, flatdim(one.observation_space), outputs, lanes, self.length)
         one.close()
-        self.device, self.why_device = choose_device(self.options.device, is_simulated(card), lanes)
-        env = make_training(card, lanes, c.max_episode_steps, self.device)
+        simulated = is_simulated(card, self.options.vec)
+        self.device, self.why_device = choose_device(self.options.device, simulated, lanes)
+        vec, self.why_vec = choose_vec(card, lanes, c.max_episode_steps, self.options.vec)
+        env = make_training(card, lanes, c.max_episode_steps, self.device, vec)
         self.lanes = Lanes(env)
 
     def _notes(self) -> list[str]:
         """What the user should hear about how flags are taken."""
-        card, notes = self.resolved.env, []
+        card, notes = self.resolved.env, [self.why_vec] if self.why_vec else []
         if card.simulator and card.kwargs:
             notes.append(f"env-kwargs rule out {card.simulator}: training on Gymnasium's {card.id}")
         if not self.learner.estimator.traits.unbiased:

@@ -24,10 +24,10 @@ CARDS = ("actor-critic", "rebar", "reinforce", "reinforce-learned", "relax", "re
 ROWS = [
     ["errors", "streams", "log", "display", "report", "adam", "actions", "returns",
      "simulators.single", "estimators.checks", "estimators.noise", "estimators.passes",
-     "estimators.statistics", "checking.findings"],
+     "estimators.statistics", "checking.findings", "workers"],
     ["estimators.networks", "estimators.least_squares", "checking.forms"],
     ["config", "arguments", "estimators.base", "normalise", "pullback", "simulators.base",
-     "simulators.registration", "checking.playing"],
+     "simulators.registration", "checking.playing", "vectorising"],
     ["estimators.objective", "estimators.relaxation", "checking.rules", "checking.watch"],
     ["estimators.control", "checking.replays"],
     ["acting", "critics", "cards", "options", "estimators.exact", "estimators.learned",

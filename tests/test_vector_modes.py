@@ -22,12 +22,13 @@ NEXT, SAME, OFF = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMod
 def train(monkeypatch, agent, kind, mode, seeds, steps, **flags):
     """A trainer at its end, on CartPole by a vectoriser in a mode."""
 
-    def vector(card, num_envs, max_episode_steps=0, device="cpu"):
+    def vector(card, num_envs, max_episode_steps=0, device="cpu", vec="auto"):
         limit = {"max_episode_steps": max_episode_steps} if max_episode_steps else {}
         lane = [lambda: SeededEpisodes(gymnasium.make("CartPole-v1", **limit))]
         return kind(lane * num_envs, autoreset_mode=mode)
 
     monkeypatch.setattr(trainer, "make_training", vector)
+    monkeypatch.setattr(trainer, "choose_vec", lambda *_: ("sync", ""))
     resolved = resolve("CartPole-v1", agent, None, {"total_timesteps": steps, **flags})
     it = trainer.Trainer(resolved, seeds, Options(device="cpu"))
     while any(it.active):
