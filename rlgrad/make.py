@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -138,20 +138,25 @@ def make_gymnasium(
     autoreset: AutoresetMode = AutoresetMode.SAME_STEP,
 ) -> VectorEnv[Any, Any, Any]:
     """Gymnasium's own environment, vectorised in this process, one seed per lane and episode."""
-    lane = _lane(env_id, env_kwargs, max_episode_steps)
+    lane = functools.partial(_seeded, env_id, env_kwargs, max_episode_steps)
     return gymnasium.vector.SyncVectorEnv([lane] * num_envs, autoreset_mode=autoreset)
 
 
 def _seeded(
-    env_id: str, env_kwargs: Mapping[str, Any] | None, max_episode_steps: int
+    env_id: str,
+    env_kwargs: Mapping[str, Any] | None,
+    max_episode_steps: int,
+    modules: Sequence[str] = (),
 ) -> gymnasium.Env[Any, Any]:
+    for module in modules:  # a worker process may not have them yet
+        import_module(module)
     env: gymnasium.Env[Any, Any] = SeededEpisodes(make_one(env_id, env_kwargs, max_episode_steps))
     return env if isinstance(env.observation_space, Box) else FlattenObservation(env)
 
 
-def _lane(env_id: str, env_kwargs: Mapping[str, Any] | None, max_episode_steps: int) -> Lane:
+def _lane(card: EnvCard, max_episode_steps: int) -> Lane:
     """What makes one lane: Box observations, every episode with a seed of its own."""
-    return functools.partial(_seeded, env_id, env_kwargs, max_episode_steps)
+    return functools.partial(_seeded, card.id, card.kwargs, max_episode_steps, card.modules)
 
 
 def is_simulated(card: EnvCard, vec: str = "auto") -> bool:
@@ -164,7 +169,7 @@ def choose_vec(card: EnvCard, num_envs: int, max_episode_steps: int, vec: str) -
     """(engine of the environments, why) for ``--vec``: auto measures those with the same bits."""
     if is_simulated(card, vec) or vec != "auto":
         return vec, ""
-    return measure(_lane(card.id, card.kwargs, max_episode_steps), num_envs)
+    return measure(_lane(card, max_episode_steps), num_envs)
 
 
 def _pooled(env_id: str, num_envs: int, max_episode_steps: int) -> VectorEnv[Any, Any, Any]:
@@ -203,8 +208,7 @@ def make_training(
             raise UsageError("--vec envpool takes no --env-kwargs; use --vec auto")
         return _pooled(card.id, num_envs, max_episode_steps)
     if not is_simulated(card, vec):
-        lane = _lane(card.id, card.kwargs, max_episode_steps)
-        return vectorise(lane, num_envs, vec)
+        return vectorise(_lane(card, max_episode_steps), num_envs, vec)
     name = card.simulator or card.id
     if name not in SIMULATORS:
         raise UsageError(f"{card.path}: unknown simulator {name!r}; {nearest(name, SIMULATORS)}")

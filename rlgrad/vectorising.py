@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rlgrad.errors import UsageError
 from rlgrad.streams import Purpose, derive
-from rlgrad.workers import ChunkedVectorEnv, WorkerError, cores
+from rlgrad.workers import FORKS, ChunkedVectorEnv, WorkerError, cores
 
 Lane = Callable[[], gymnasium.Env[Any, Any]]
 SPAN = 0.1  # seconds that an engine is measured
@@ -60,7 +60,8 @@ def measure(lane: Lane, num_envs: int) -> tuple[str, str]:
     It is measured on few environments, made for this alone: those that are trained on start fresh.
     """
     workers = cores()
-    if workers < 2 or num_envs < 2:
+    # Where workers cannot be forked they run the user's script again: only where that is asked for.
+    if workers < 2 or num_envs < 2 or not FORKS:
         return "sync", ""
     few = min(num_envs, 4 * workers)
     here = _seconds(vectorise(lane, few, "sync"))

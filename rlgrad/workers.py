@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -20,6 +21,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 PATIENCE = 600.0  # seconds until a worker that does not answer counts as hanging
+FORKS = sys.platform == "linux"  # elsewhere it is missing, or unsafe beside system libraries
 Lane = Callable[[], gymnasium.Env[Any, Any]]
 
 
@@ -117,6 +119,8 @@ class ChunkedVectorEnv(VectorEnv[Any, Any, Any]):
     Args:
         lanes: functions that make the environments; their observations are Box spaces.
         workers: processes; None: one for each core that this process may use.
+        start: how they start, fork or spawn; None: fork on Linux, which is at once, else spawn,
+            where ``lanes`` must be picklable and a script needs ``if __name__ == "__main__"``.
 
     Raises:
         WorkerError: here or later, where a worker raises, dies, or does not answer for 10 minutes.
@@ -127,7 +131,9 @@ class ChunkedVectorEnv(VectorEnv[Any, Any, Any]):
         "render_modes": [],
     }
 
-    def __init__(self, lanes: Sequence[Lane], workers: int | None = None) -> None:
+    def __init__(
+        self, lanes: Sequence[Lane], workers: int | None = None, start: str | None = None
+    ) -> None:
         first = lanes[0]()
         self.num_envs = len(lanes)
         self.single_observation_space = first.observation_space
@@ -135,9 +141,7 @@ class ChunkedVectorEnv(VectorEnv[Any, Any, Any]):
         first.close()
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        # A fork starts at once and knows the modules that were imported; not all systems have it.
-        forks = "fork" in multiprocessing.get_all_start_methods()
-        context: Any = multiprocessing.get_context("fork" if forks else "spawn")
+        context: Any = multiprocessing.get_context(start or ("fork" if FORKS else "spawn"))
         shared = _Shared(context, self.num_envs, self.observation_space, self.action_space)
         self._arrays = shared.arrays()
         count = min(workers or cores(), self.num_envs)
@@ -147,7 +151,7 @@ class ChunkedVectorEnv(VectorEnv[Any, Any, Any]):
         self.processes: list[Any] = []
         for rows in self._rows:
             here, there = context.Pipe()
-            others = [*self._pipes, here] if forks else []
+            others = [*self._pipes, here] if context.get_start_method() == "fork" else []
             arguments = lanes[rows], there, others, shared, rows
             process = context.Process(target=_work, args=arguments, daemon=True)
             process.start()

@@ -99,6 +99,15 @@ def test_workers_keep_what_a_vector_environment_promises():
         ChunkedVectorEnv([cartpole], 1).reset(seed=[1, 2])
 
 
+@pytest.mark.slow
+def test_workers_that_are_spawned():
+    """As where there is no fork; lanes are sent to them."""
+    card = rlgrad.cards.EnvCard("CartPole-v1")
+    lanes = [make_training(card, 1, vec="sync").env_fns[0]] * 2
+    x, y = (ChunkedVectorEnv(lanes, 2, start).reset(seed=3)[0] for start in ("fork", "spawn"))
+    np.testing.assert_array_equal(x, y)
+
+
 def test_a_killed_worker_is_named_and_the_others_end():
     env = ChunkedVectorEnv([cartpole] * 5, workers=2)
     env.reset(seed=0)
@@ -173,6 +182,9 @@ def test_workers_die_with_a_killed_parent(busy):
 
 def test_auto_measures_what_is_worth_sharing(monkeypatch):
     monkeypatch.setattr(vectorising, "cores", lambda: 4)
+    monkeypatch.setattr(vectorising, "FORKS", False)
+    assert measure(Trouble, 8) == ("sync", "")
+    monkeypatch.setattr(vectorising, "FORKS", True)
     engine, why = measure(functools.partial(Trouble, seconds=0.005), 8)
     assert engine == "async"
     assert "--vec auto took async: 8 environments take" in why
