@@ -44,12 +44,13 @@ def start(
         import_module(module)
     torch.set_num_threads(1)  # small networks: a second thread only waits
     trainer = engine(resolved, seeds, options)
+    resolved = dataclasses.replace(resolved, notes=(*resolved.notes, *trainer.notes))
     run = store.create(resolved, seeds, Path(options.log_dir))
     name, env = resolved.agent, resolved.env.id
     count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
     display = display or Display(f"{name} on {env}", options.quiet)
     display.say(f"Training {name} on {env}, {count}, on {trainer.where}")
-    for note in (*resolved.notes, *trainer.notes):
+    for note in resolved.notes:
         display.say(f"note: {note}")
     return Session(trainer, run, display, options)
 
