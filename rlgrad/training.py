@@ -27,6 +27,11 @@ def engine(resolved: Resolved, seeds: Sequence[int], options: Options) -> Engine
     """What trains: rlgrad's own trainer, or Stable-Baselines3."""
     if resolved.peer is None:
         return Trainer(resolved, seeds, options)
+    if options.vec != "auto":
+        raise UsageError(
+            f"got --vec {options.vec}, and {resolved.agent} steps its environments as "
+            "Stable-Baselines3 does; expected auto"
+        )
     from rlgrad.peers.engine import PeerEngine
 
     return PeerEngine(resolved, resolved.peer, seeds, options)
