@@ -5,7 +5,7 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, Tuple
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -211,3 +211,22 @@ class SingleWalk(gymnasium.Env):
     def step(self, action):
         x, reward, terminated, truncated, _ = self.walk.step(np.array([action]))
         return x[0], reward[0] + self.bias, bool(terminated[0]), bool(truncated[0]), {}
+
+
+class NestedWalk(SingleWalk):
+    """The same, observed as a Dict with a Tuple and a Discrete inside."""
+
+    def __init__(self):
+        super().__init__()
+        place = self.observation_space
+        self.observation_space = Dict({"where": Tuple([place, place]), "time": Discrete(20)})
+
+    def nested(self, x):
+        return {"where": (x, -x + np.array([0, 2 * x[1]], np.float32)), "time": np.int64(x[1])}
+
+    def reset(self, *, seed=None, options=None):
+        return self.nested(super().reset(seed=seed)[0]), {"note": 1.0}
+
+    def step(self, action):
+        x, *rest, _ = super().step(action)
+        return self.nested(x), *rest, {"note": 2.0, "more": {"deep": np.ones(2)}}

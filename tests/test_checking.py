@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from faulty import NEXT, OFF, SAME, SingleWalk, Walk
+from faulty import NEXT, OFF, SAME, NestedWalk, SingleWalk, Walk
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import rlgrad
@@ -158,6 +158,15 @@ def test_gymnasiums_synchronous_vectoriser(env_id, mode):
     make = limited(env_id)
     report = report_of(SyncVectorEnv([make] * 3, autoreset_mode=mode), single=make)
     assert (report.faults, report.notes) == ((), ())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nested_observations_and_infos(mode):
+    """Last observations of a Dict lie nested in the infos."""
+    env = SyncVectorEnv([NestedWalk] * 3, autoreset_mode=mode)
+    report = report_of(env, single=NestedWalk, max_episode_steps=7)
+    assert (report.faults, report.notes) == ((), ())
+    assert report.episodes > 10
 
 
 # Python 3.12 and later warn of fork beside threads.
