@@ -8,6 +8,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from rlgrad.agent import Agent as Agent
+    from rlgrad.checking import VectorEnvError as VectorEnvError
+    from rlgrad.checking import check_vector_env as check_vector_env
+    from rlgrad.comparison.comparing import compare as compare
+    from rlgrad.comparison.results import Comparison as Comparison
     from rlgrad.errors import UsageError as UsageError
     from rlgrad.evaluation import load as load
     from rlgrad.lab.entry import variance as variance
@@ -18,16 +22,21 @@ if TYPE_CHECKING:
 # Where each public name lives; looked up on first use, so ``import rlgrad`` loads nothing heavy.
 _HOMES = {
     "Agent": "rlgrad.agent",
+    "Comparison": "rlgrad.comparison.results",
     "Run": "rlgrad.store",
     "UsageError": "rlgrad.errors",
     "VarianceTable": "rlgrad.lab.results",
+    "compare": "rlgrad.comparison.comparing",
+    "VectorEnvError": "rlgrad.checking",
+    "check_vector_env": "rlgrad.checking",
     "load": "rlgrad.evaluation",
     "train": "rlgrad.training",
     "variance": "rlgrad.lab.entry",
 }
 
 __all__ = [
-    "Agent", "Run", "UsageError", "VarianceTable", "__version__", "load", "train", "variance",
+    "Agent", "Comparison", "Run", "UsageError", "VarianceTable", "VectorEnvError", "__version__",
+    "check_vector_env", "compare", "load", "train", "variance",
 ]  # fmt: skip
 
 

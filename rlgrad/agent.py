@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,8 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlgrad.actions import Actions
-from rlgrad.learner import Learner
 from rlgrad.streams import Purpose, Streams
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """What acts: rlgrad's ``Learner`` of one seed, or a peer's policy."""
+
+    shape: tuple[int, int]
+    """(D, A): factors of an action, categories of the largest."""
+
+    def actor(self) -> Callable[[Any], Any]:
+        """Flattened observations ``[1, n, F]`` float32 -> logits ``[1, n, D, A]``, numpy arrays."""
 
 
 def _count(space: Space[Any], batch: Any) -> int:
@@ -30,7 +41,7 @@ class Agent:
     """A policy that acts.
 
     Args:
-        learner: of one seed.
+        policy: of one seed.
         observation_space: of one environment, as the environment states it.
         action_space: Discrete, MultiDiscrete or MultiBinary.
         seed: of the noise of sampled actions.
@@ -38,14 +49,15 @@ class Agent:
 
     def __init__(
         self,
-        learner: Learner,
+        policy: Policy,
         observation_space: Space[Any],
         action_space: Space[Any],
         seed: int = 0,
     ) -> None:
-        self.learner = learner
+        self.policy = policy
         self.observation_space, self.action_space = observation_space, action_space
         self._actions = Actions(action_space)
+        self._act = policy.actor()
         self._streams, self._calls = Streams([seed]), 0
 
     def _flat(self, observation: Any) -> tuple[Tensor, bool]:
@@ -79,11 +91,9 @@ class Agent:
         p: NDArray[np.float32] = self._logits(x).softmax(-1).numpy()
         return p[:, 0] if isinstance(self.action_space, Discrete) else p
 
-    @torch.no_grad()
     def _logits(self, x: Tensor) -> Tensor:
         """``[n, D, A]``."""
-        device = self.learner.value_scale.device
-        return self.learner.logits(x.to(device).unsqueeze(0))[0].cpu()
+        return torch.from_numpy(self._act(x.numpy()[None])[0])
 
     def predict(
         self,

@@ -22,19 +22,19 @@ BORDER = re.compile(r"╭|[│╰╯─ -]*$")
 Flags = dict[str, dataclasses.Field[Any]]
 
 
-def parse_env_kwargs(pairs: Sequence[str]) -> dict[str, Any]:
+def parse_pairs(pairs: Sequence[str], flag: str) -> dict[str, Any]:
     """``key:value`` pairs; values are JSON where they parse as such, else strings."""
     kwargs: dict[str, Any] = {}
     for pair in pairs:
         key, colon, text = pair.partition(":")
         if not colon or not key.isidentifier():
-            raise UsageError(f"got --env-kwargs {pair!r}; expected key:value")
+            raise UsageError(f"got {flag} {pair!r}; expected key:value")
         try:
             kwargs[key] = json.loads({"True": "true", "False": "false"}.get(text, text))
         except ValueError:
             kwargs[key] = text
         if kwargs[key] is None:
-            raise UsageError(f"got --env-kwargs {pair!r}; leave a value out instead of null")
+            raise UsageError(f"got {flag} {pair!r}; leave a value out instead of null")
     return kwargs
 
 
@@ -63,7 +63,7 @@ def spelled(flags: Flags, arguments: Sequence[str]) -> list[str]:
                 if name not in flags and name.removeprefix("no_") not in flags:
                     known = [f"--{flag.replace('_', '-')}" for flag in flags]
                     raise UsageError(f"unknown option {part}; {nearest(part, known)}")
-            elif str(getattr(flags.get(name), "type", "")) in ("int", "int | None"):
+            elif str(getattr(flags.get(name), "type", "")).partition(" ")[0] == "int":
                 part = _whole(part)
             tokens.append(part)
     return tokens

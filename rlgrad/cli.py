@@ -15,8 +15,9 @@ import tyro
 
 import rlgrad
 from rlgrad import cards
-from rlgrad.arguments import Flags, flags_of, parse, parse_env_kwargs, positional, spelled, value_of
+from rlgrad.arguments import Flags, flags_of, parse, parse_pairs, positional, spelled, value_of
 from rlgrad.commands import Evaluate, List, Variance
+from rlgrad.comparison.command import Compare
 from rlgrad.config import FIELDS, Config
 from rlgrad.errors import UsageError, nearest
 from rlgrad.options import Options, checked, parse_seeds
@@ -47,7 +48,8 @@ class Train:
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
     """Gymnasium id, such as CartPole-v1, or my_package:MyEnv-v0."""
     agent: str | None = None
-    """Agent card, see `rlgrad list agents`. Default: the estimator's card, or actor-critic."""
+    """Agent card, see `rlgrad list agents`; sb3:PATH: an algorithm of Stable-Baselines3, such as
+    sb3:stable_baselines3.DQN. Default: the estimator's card, or actor-critic."""
     seed: int | None = None
     """One seed."""
     seeds: str | None = None
@@ -56,6 +58,8 @@ class Train:
     """Modules to import first, which register environments."""
     env_kwargs: tuple[str, ...] = ()
     """key:value pairs for the environment's constructor, such as map_name:8x8."""
+    peer_arg: tuple[str, ...] = ()
+    """key:value pairs for the algorithm of a peer (sb3-ppo), such as learning_rate:0.001."""
     json: bool = False
     """Print the result as JSON on standard output."""
     run: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
@@ -71,7 +75,8 @@ class Train:
         seeds = parse_seeds([self.seed or 0] if self.seeds is None else self.seeds)
         resolved = cards.resolve(
             self.env, self.agent, chosen.pop("estimator", None), chosen,
-            parse_env_kwargs(self.env_kwargs), self.env_module,
+            parse_pairs(self.env_kwargs, "--env-kwargs"), self.env_module,
+            parse_pairs(self.peer_arg, "--peer-arg"),
         )  # fmt: skip
         session = start(resolved, seeds, checked(dataclasses.asdict(self.run)))
         session.go()
@@ -84,8 +89,10 @@ class Train:
         return int(any(seed["status"] == "failed" for seed in result["seeds"]))
 
 
-COMMANDS: dict[str, type[Train] | type[Evaluate] | type[Variance] | type[List]] = {
+Command = type[Train] | type[Compare] | type[Evaluate] | type[Variance] | type[List]
+COMMANDS: dict[str, Command] = {
     "train": Train,
+    "compare": Compare,
     "evaluate": Evaluate,
     "variance": Variance,
     "list": List,
@@ -94,7 +101,7 @@ COMMANDS: dict[str, type[Train] | type[Evaluate] | type[Variance] | type[List]] 
 
 FLAGS: dict[type, Flags] = {
     Train: flags_of(Train, Options, Config),
-    **{command: flags_of(command) for command in (Evaluate, Variance, List)},
+    **{command: flags_of(command) for command in (Compare, Evaluate, Variance, List)},
 }
 for _table in ("run", "config"):
     del FLAGS[Train][_table]
@@ -167,6 +174,7 @@ def usage() -> str:
         *(f"  {name:10s} {(c.__doc__ or '').splitlines()[0]}" for name, c in COMMANDS.items()),
         "",
         "  rlgrad train CartPole-v1 --estimator relax",
+        "  rlgrad compare CartPole-v1 --agents actor-critic,relax --seeds 20",
         "  rlgrad variance bandit",
         "  rlgrad COMMAND --help shows a command's options",
     ]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from rlgrad.arguments import parse_env_kwargs
+from rlgrad.arguments import parse_pairs
 from rlgrad.display import passing
 from rlgrad.errors import UsageError
 from rlgrad.report import print_evaluation, print_list, print_variance
@@ -150,7 +150,7 @@ class Variance:
         )  # fmt: skip
         place(self.target or "run", self.output, self.log_dir)  # refused before anything is done
         table = self._measured(
-            env_kwargs=parse_env_kwargs(self.env_kwargs),
+            env_kwargs=parse_pairs(self.env_kwargs, "--env-kwargs"),
             env_modules=self.env_module,
             **{name: getattr(self, name) for name in names},
         )

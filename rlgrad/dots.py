@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from math import ceil, isfinite, log10
+from math import ceil, isfinite, isnan, log10
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
-from rlgrad.drawing import INK, ROW, Palette, blank, number_axis, styled
+from rlgrad.drawing import INK, ROW, Palette, blank, brief, number_axis, settle, styled
 from rlgrad.stats import Interval
 
 _PER_ROW = 3  # panels beside one another
@@ -34,20 +34,22 @@ def _dots(axes: Axes, rows: Mapping[str, tuple[Interval, dict[str, Any]]], log: 
     low, high = _limits([found for found, _ in rows.values()], log)
     axes.set_xscale("log" if log else "linear")
     axes.set(xlim=(low, high), ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)))
-    axes.set_yticklabels(list(rows))
+    axes.set_yticklabels([brief(name) for name in rows])
     for place, (found, look) in enumerate(rows.values()):
         if place % 2 == 0:
             axes.axhspan(place - 0.5, place + 0.5, color=INK, alpha=0.045, linewidth=0)
-        value, start, stop = np.clip(np.nan_to_num(found, nan=low), low, high)
+        if isnan(found.value):
+            continue
+        value, start, stop = np.clip(np.nan_to_num(found, nan=found.value), low, high)
         axes.plot([start, stop], [place, place], color=look["color"], linewidth=3.2, alpha=0.55)
         outside = "<" if value <= low else ">" if value >= high else ""
         axes.plot(value, place, **{**look, "marker": outside or look["marker"], "clip_on": False})
         if stop >= high and not outside:
             axes.plot(high, place, ">", color=look["color"], markersize=5, clip_on=False)
     axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=9)
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(LogLocator(numticks=7) if log else MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     number_axis(axes.xaxis)
 
 
@@ -84,10 +86,10 @@ def intervals(
             title, panel = list(panels.items())[at]
             _dots(axes, {n: (panel[n], _look(palette, n)) for n in names if n in panel},
                   title in log)  # fmt: skip
-            axes.set_title(title)
+            axes.set_title(brief(title), pad=7)
             if at % across and list(panel) == names:
                 axes.set_yticklabels([])
-        figure.draw_without_rendering()
+        settle(figure)
     return figure
 
 
@@ -117,12 +119,12 @@ def bars(
         if baseline is not None:
             line: dict[str, Any] = {"color": INK, "linestyle": "--", "linewidth": 1, "alpha": 0.75}
             axes.axvline(rows[baseline].value, zorder=1, **line)
-            keys.append(Line2D([], [], label=f"{baseline}, for reference", **line))
+            keys.append(Line2D([], [], label=f"{brief(baseline)}, for reference", **line))
         if hollow := [n for n in rows if n in biased]:
             keys.append(Line2D([], [], label="biased", **looks[hollow[0]][1]))
         if keys:
             axes.legend(
-                handles=keys, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False
+                handles=keys, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False
             )
-        figure.draw_without_rendering()
+        settle(figure)
     return figure

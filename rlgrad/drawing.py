@@ -21,17 +21,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 INK = "#1b1c1f"
 WIDTH = 6.4  # inches
 ROW = 0.3  # inches of a row of a chart
-# Each has a contrast of at least 3 to a white and to a near-black page. Neighbours differ for
-# colour-blind eyes too; markers differ beside the colours.
+# Each has a contrast of at least 3 to a white and to a near-black page, and differs from the
+# others for colour-blind eyes too; names beside lines and rows say the rest.
 COLOURS = (
     "#2e73db", "#d9730d", "#16936a", "#cc4fa0", "#8a63d2", "#9a6a3c", "#2592bd", "#d6403a",
 )  # fmt: skip
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 _STYLE = {
     "axes.edgecolor": INK, "axes.facecolor": "none", "axes.grid": True, "axes.axisbelow": True,
@@ -58,7 +57,7 @@ class Palette:
 
     Args:
         names: in order.
-        peers: of them, drawn with dashes.
+        peers: of them, drawn with dashes and squares.
     """
 
     def __init__(self, names: Sequence[str], peers: Collection[str] = ()) -> None:
@@ -70,9 +69,8 @@ class Palette:
         return COLOURS[self._place.get(name, 0) % len(COLOURS)]
 
     def marker(self, name: str) -> str:
-        """Matplotlib's letter; shifted against the colours after eight names."""
-        place = self._place.get(name, 0)
-        return MARKERS[(place + place // len(COLOURS)) % len(MARKERS)]
+        """Matplotlib's letter."""
+        return "s" if name in self._peers else "o"
 
     def dashes(self, name: str) -> str:
         """Matplotlib's line style."""
@@ -93,8 +91,25 @@ def short(number: float) -> str:
     return f"{number:.4g}".replace("-", "\N{MINUS SIGN}")
 
 
+def settle(figure: Figure) -> None:
+    """Lay the figure out for good, so that it is drawn the same however often."""
+    for _ in range(2):  # the first pass measures, the second one places
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def brief(name: str, most: int = 24) -> str:
+    """A name as a figure has room for it; the tables beside it have it whole."""
+    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def number_axis(axis: Axis) -> None:
-    """Short numbers at the ticks, none between them."""
+    """Short numbers at the ticks, none between them; call when the limits are known."""
+    if axis.get_scale() == "log":
+        low, high = axis.get_view_interval()
+        # Over little more than a decade powers of ten alone may leave an axis without a number.
+        subs = (1.0,) if high > 30 * low else (1.0, 2.0, 5.0)
+        axis.set_major_locator(LogLocator(subs=subs, numticks=7))
     axis.set_major_formatter(lambda x, _: short(x))
     axis.set_minor_formatter(NullFormatter())
 
@@ -112,15 +127,18 @@ class End(NamedTuple):
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places nearest to the ones wanted (least squares) that keep a gap and the bounds."""
-    order = np.argsort(wanted, kind="stable")
+    """Places nearest to the ones wanted (least squares) that keep a gap and the bounds.
+
+    Of equal ones the first comes out on top.
+    """
+    order = sorted(range(len(wanted)), key=lambda at: (wanted[at], -at))
     blocks: list[list[float]] = []  # sums and lengths of what has run into one another
     for place, at in enumerate(order):
         blocks.append([wanted[at] - place * gap, 1.0])
         while len(blocks) > 1 and blocks[-2][0] * blocks[-1][1] > blocks[-1][0] * blocks[-2][1]:
             total, count = blocks.pop()
             blocks[-1] = [blocks[-1][0] + total, blocks[-1][1] + count]
-    levels = np.concatenate([np.full(int(count), total / count) for total, count in blocks])
+    levels = [total / count for total, count in blocks for _ in range(int(count))]
     found = np.empty(len(wanted))
     top = max(low, high - gap * (len(wanted) - 1))
     found[order] = np.clip(levels, low, top) + gap * np.arange(len(wanted))
@@ -129,22 +147,24 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
 
 def label_ends(axes: Axes, ends: Sequence[End]) -> None:
     """Names right of the axes, beside their lines' ends, with a thin line where they are moved."""
-    if not ends:
-        return
     texts = [
-        axes.text(1.035, 0.5, end.text, color=end.colour, transform=axes.transAxes, va="center")
+        axes.text(
+            1.035, 0.5, brief(end.text), color=end.colour, transform=axes.transAxes, va="center"
+        )
         for end in ends
     ]
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    points = axes.transLimits.transform(
-        axes.transScale.transform([(end.x, end.y) for end in ends])
-    ).clip(0, 1)
+    settle(figure)
+    places = np.array([(end.x, end.y) for end in ends]).reshape(-1, 2)
+    points = axes.transLimits.transform(axes.transScale.transform(places)).clip(0, 1)
     gap = 1.3 * 10 * figure.dpi / 72 / axes.get_window_extent().height
     for text, end, point, y in zip(
-        texts, ends, points, spread([y for _, y in points], gap, 0, 1), strict=True
+        texts,
+        ends,
+        points,
+        spread([y for _, y in points], gap, 0.4 * gap, 1 - 0.4 * gap),
+        strict=True,
     ):
         text.set_y(y)
         (line,) = axes.plot(*zip(point, (1.028, y), strict=True), transform=axes.transAxes)
@@ -177,7 +197,7 @@ def svg(figure: Figure, title: str = "", prefix: str = "") -> str:
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # A style sheet would hold for the whole page.
     text = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(font: [^;"]*?[\d.]+px) [^;"]*', rf"\1 {_FONT}", text)
+    text = re.sub(r"'DejaVu Sans',[^;\"]*sans-serif", _FONT, text)
     text = text.replace(INK, "currentColor")
     prefix = prefix or hashlib.sha256(text.encode()).hexdigest()[:8]
     used = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlgrad import cards
+from rlgrad import card_files as cards
 from rlgrad.errors import UsageError, nearest
 
 NOTES = {
@@ -15,11 +15,13 @@ NOTES = {
 
 
 def agents() -> list[dict[str, Any]]:
-    """Agent cards: name, signal, estimator, summary, source, file."""
+    """Agent cards: name, signal ("peer" where Stable-Baselines3 trains it), estimator, summary."""
     rows = []
     for name, path in cards.find("agents").items():
         card = cards.read_agent(path)
         config = {"signal": "gae", "estimator": "reinforce", **card.config}
+        if card.algorithm:
+            config = {"signal": "peer", "estimator": "-"}
         rows.append(
             {
                 "name": name,
@@ -27,6 +29,7 @@ def agents() -> list[dict[str, Any]]:
                 "estimator": config["estimator"],
                 "summary": card.summary,
                 "source": card.source,
+                "algorithm": card.algorithm,
                 "card": str(path),
             }
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -12,10 +14,11 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import FlattenObservation
 
-from rlgrad.cards import EnvCard
+from rlgrad.card_files import EnvCard
 from rlgrad.errors import UsageError, nearest
 from rlgrad.simulators import SIMULATORS
 from rlgrad.streams import Purpose, derive
+from rlgrad.vectorising import Lane, PooledVectorEnv, measure, vectorise
 
 _SUPPORTED = (
     "supported are Discrete, MultiDiscrete and MultiBinary actions, and Box, Discrete, "
@@ -47,14 +50,22 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         return super().reset(seed=seed, options=options)
 
 
-def import_module(name: str) -> None:
-    """Import a module that registers environments (``--env-module``, ``module:Env-v0``)."""
+def import_module(name: str, kind: str = "environment module", hint: str = "") -> ModuleType:
+    """Import a module that the user named (``--env-module``, ``module:Env-v0``, ``sb3:``).
+
+    Args:
+        name: of the module.
+        kind: what it is, for the message.
+        hint: what to do where it cannot be imported, for the message.
+
+    Raises:
+        UsageError: where importing raises anything.
+    """
     try:
-        importlib.import_module(name)
+        return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise UsageError(
-            f"cannot import environment module {name!r}: {type(error).__name__}: {error}"
-        ) from None
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(f"cannot import {kind} {name!r}: {text}{hint}") from None
 
 
 def spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
@@ -104,6 +115,13 @@ def _kwargs(env_kwargs: Mapping[str, Any] | None, max_episode_steps: int) -> dic
     return kwargs
 
 
+def make_bare(
+    env_id: str, env_kwargs: Mapping[str, Any] | None = None, max_episode_steps: int = 0
+) -> gymnasium.Env[Any, Any]:
+    """One unrendered environment as Gymnasium makes it, unchecked."""
+    return gymnasium.make(spec(env_id).id, **_kwargs(env_kwargs, max_episode_steps))
+
+
 def make_one(
     env_id: str, env_kwargs: Mapping[str, Any] | None = None, max_episode_steps: int = 0
 ) -> gymnasium.Env[Any, Any]:
@@ -112,9 +130,9 @@ def make_one(
     Raises:
         UsageError: for an unknown id or unsupported space, or where making it raises.
     """
-    found = spec(env_id)
+    spec(env_id)
     try:
-        env = gymnasium.make(found.id, **_kwargs(env_kwargs, max_episode_steps))
+        env = make_bare(env_id, env_kwargs, max_episode_steps)
         env.reset(seed=0)
     except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
@@ -136,19 +154,68 @@ def make_gymnasium(
     autoreset: AutoresetMode = AutoresetMode.SAME_STEP,
 ) -> VectorEnv[Any, Any, Any]:
     """Gymnasium's own environment, vectorised in this process, one seed per lane and episode."""
-
-    def lane() -> gymnasium.Env[Any, Any]:
-        env: gymnasium.Env[Any, Any] = SeededEpisodes(
-            make_one(env_id, env_kwargs, max_episode_steps)
-        )
-        return env if isinstance(env.observation_space, Box) else FlattenObservation(env)
-
+    lane = functools.partial(_seeded, env_id, env_kwargs, max_episode_steps)
     return gymnasium.vector.SyncVectorEnv([lane] * num_envs, autoreset_mode=autoreset)
 
 
-def is_simulated(card: EnvCard) -> bool:
+def score_to_solve(card: EnvCard, needed: bool = False) -> float | None:
+    """Mean return at which an environment counts as solved: the card's, else Gymnasium's.
+
+    Raises:
+        UsageError: where it is needed, and there is none.
+    """
+    score = spec(card.id).reward_threshold if card.solved_at is None else card.solved_at
+    if needed and score is None:
+        raise UsageError(
+            f"{card.id} has no score at which it counts as solved, so "
+            "--stop-when-solved cannot work; give its card a solved_at"
+        )
+    return score
+
+
+def _seeded(
+    env_id: str,
+    env_kwargs: Mapping[str, Any] | None,
+    max_episode_steps: int,
+    modules: Sequence[str] = (),
+) -> gymnasium.Env[Any, Any]:
+    for module in modules:  # a worker process may not have them yet
+        import_module(module)
+    env: gymnasium.Env[Any, Any] = SeededEpisodes(make_one(env_id, env_kwargs, max_episode_steps))
+    return env if isinstance(env.observation_space, Box) else FlattenObservation(env)
+
+
+def _lane(card: EnvCard, max_episode_steps: int) -> Lane:
+    """What makes one lane: Box observations, every episode with a seed of its own."""
+    return functools.partial(_seeded, card.id, card.kwargs, max_episode_steps, card.modules)
+
+
+def is_simulated(card: EnvCard, vec: str = "auto") -> bool:
     """Whether training runs on a simulator; it knows no constructor arguments."""
-    return bool(card.simulator or card.id in SIMULATORS) and not card.kwargs
+    known = bool(card.simulator or card.id in SIMULATORS)
+    return known and not card.kwargs and vec == "auto"
+
+
+def choose_vec(card: EnvCard, num_envs: int, max_episode_steps: int, vec: str) -> tuple[str, str]:
+    """(engine of the environments, why) for ``--vec``: auto measures those with the same bits."""
+    if is_simulated(card, vec) or vec != "auto":
+        return vec, ""
+    return measure(_lane(card, max_episode_steps), num_envs)
+
+
+def _pooled(env_id: str, num_envs: int, max_episode_steps: int) -> VectorEnv[Any, Any, Any]:
+    """EnvPool's version of an environment, where an agent of it can be evaluated on Gymnasium's."""
+    env, one = PooledVectorEnv(env_id, num_envs, max_episode_steps), make_one(env_id)
+    theirs = env.single_observation_space.shape, env.single_action_space
+    expected = one.observation_space.shape, one.action_space
+    one.close()
+    if theirs != expected:
+        env.close()
+        raise UsageError(
+            f"EnvPool's {env_id} has observations {theirs[0]} and actions {theirs[1]}; Gymnasium's "
+            f"has {expected[0]} and {expected[1]}: use --vec auto"
+        )
+    return env
 
 
 def make_training(
@@ -156,6 +223,7 @@ def make_training(
     num_envs: int,
     max_episode_steps: int = 0,
     device: torch.device | str = "cpu",
+    vec: str = "auto",
 ) -> VectorEnv[Any, Any, Any]:
     """What an agent trains on: the card's simulator, else Gymnasium's environment.
 
@@ -164,9 +232,14 @@ def make_training(
         num_envs: lanes.
         max_episode_steps: 0: the environment's own limit.
         device: of a simulator; Gymnasium's environments step on the CPU.
+        vec: auto: the simulator, where there is one, else sync; sync, async or envpool: that.
     """
-    if not is_simulated(card):
-        return make_gymnasium(card.id, num_envs, card.kwargs, max_episode_steps)
+    if vec == "envpool":
+        if card.kwargs:
+            raise UsageError("--vec envpool takes no --env-kwargs; use --vec auto")
+        return _pooled(card.id, num_envs, max_episode_steps)
+    if not is_simulated(card, vec):
+        return vectorise(_lane(card, max_episode_steps), num_envs, vec)
     name = card.simulator or card.id
     if name not in SIMULATORS:
         raise UsageError(f"{card.path}: unknown simulator {name!r}; {nearest(name, SIMULATORS)}")

@@ -13,14 +13,16 @@ if TYPE_CHECKING:
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #ffffff; --ink: #1b1c1f; --soft: #5c6068;
-  --line: #dfe1e6; --tint: #f5f6f8; --mark: #e9f1fd; --link: #2463c0; --warn: #b3560a; }
+  --line: #dfe1e6; --tint: #f5f6f8; --mark: #e9f1fd; --link: #2463c0; --warn: #b3560a;
+  --shade: #0003; }
 @media (prefers-color-scheme: dark) { :root { --page: #15171b; --ink: #e7e8ea; --soft: #a2a7b0;
-  --line: #353941; --tint: #1d2026; --mark: #1c2c45; --link: #7fb0f5; --warn: #eb9c50; } }
+  --line: #353941; --tint: #1d2026; --mark: #1c2c45; --link: #7fb0f5; --warn: #eb9c50;
+  --shade: #fff3; } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; }
-main { max-width: 60rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
+main { max-width: 70rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
 h1 { font-size: clamp(1.5rem, 1.1rem + 2vw, 2.1rem); line-height: 1.2; margin: 0 0 .6rem;
   letter-spacing: -.015em; overflow-wrap: anywhere; }
 h2 { font-size: 1.3rem; margin: 3rem 0 .5rem; padding-top: 1.1rem; letter-spacing: -.01em;
@@ -30,17 +32,22 @@ p { margin: .5rem 0 .9rem; max-width: 46rem; overflow-wrap: anywhere; white-spac
 nav { margin: 1.3rem 0 0; display: flex; flex-wrap: wrap; gap: .35rem 1.1rem; font-size: .95rem; }
 a { color: var(--link); text-decoration: none; }
 a:hover { text-decoration: underline; }
-.scroll { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: .94rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .42rem .8rem; text-align: left; white-space: nowrap; vertical-align: top; }
+.scroll { overflow-x: auto; margin: 1rem 0; background: linear-gradient(90deg, var(--page) 40%,
+    transparent) left / 2.5rem 100% no-repeat local, linear-gradient(270deg, var(--page) 40%,
+    transparent) right / 2.5rem 100% no-repeat local, linear-gradient(90deg, var(--shade),
+    transparent) left / .8rem 100% no-repeat scroll, linear-gradient(270deg, var(--shade),
+    transparent) right / .8rem 100% no-repeat scroll; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .42rem .7rem; text-align: left; white-space: nowrap; vertical-align: top; }
 th { color: var(--soft); font-weight: 600; border-bottom: 2px solid var(--line); }
 td { border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--page); }
 td.wide { white-space: normal; min-width: 14rem; overflow-wrap: anywhere; }
 .right { text-align: right; }
 tr.marked td { background: var(--mark); font-weight: 600; }
 .small { font-size: .88rem; color: var(--soft); margin-top: .4rem; }
-figure { margin: 1.4rem 0; }
-figure svg { display: block; width: 100%; min-width: 27rem; max-width: 44rem; height: auto; }
+figure { margin: 1.4rem 0; overflow-x: auto; }
+figure svg { display: block; width: 100%; min-width: 20rem; max-width: 46rem; height: auto; }
 figcaption { font-size: .88rem; color: var(--soft); margin-top: .3rem; max-width: 44rem;
   overflow-wrap: anywhere; }
 .note { border-left: 4px solid var(--link); background: var(--tint); padding: .7rem 1rem;
@@ -54,7 +61,7 @@ pre { overflow-x: auto; background: var(--tint); padding: .9rem 1rem; border-rad
 @media (max-width: 34rem) { main { padding-top: 1.5rem; } th, td { padding: .38rem .55rem; } }
 @media print { :root { --page: #fff; --ink: #000; --soft: #444; --line: #bbb; --tint: #f4f4f4;
     --mark: #eee; --link: #000; } nav { display: none; } figure, tr { break-inside: avoid; }
-  figure svg { min-width: 0; } h2 { break-after: avoid; } .scroll { overflow: visible; } }
+  figure svg { min-width: 0; } h2 { break-after: avoid; } figure, .scroll { overflow: visible; } }
 """
 _NUMBER = re.compile(r"[~<>≤≥±+\N{MINUS SIGN}-]?\s?(\d[\d,.]*|inf)")
 _LONG = 48  # characters, above which a cell wraps
@@ -153,7 +160,7 @@ class Page:
         drawn = svg(figure, title=caption or name, prefix=f"f{len(self.figures)}")
         self.figures[name] = figure
         below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-        self._parts.append(f'<figure><div class="scroll">{drawn}</div>{below}</figure>')
+        self._parts.append(f"<figure>{drawn}{below}</figure>")
 
     def details(self, title: str, text: str) -> None:
         """A long text as it is, folded away."""

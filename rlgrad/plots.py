@@ -18,9 +18,11 @@ from rlgrad.drawing import (
     End,
     Palette,
     blank,
+    brief,
     label_ends,
     number_axis,
     png,
+    settle,
     styled,
     svg,
 )
@@ -77,6 +79,8 @@ def curves(
         axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log_x else "linear")
         axes.set_yscale("log" if log else "linear")
         axes.margins(x=0.01, y=0.04)
+        if not log_x:
+            axes.set_xlim(left=0)
         for label, height in hlines.items():
             axes.axhline(height, color=INK, linewidth=1, linestyle=":", alpha=0.7)
             ends.append(End(axes.get_xlim()[1], height, label, INK))
@@ -117,7 +121,7 @@ def survival(
             stopped = times[~observed]
             heights = share[np.searchsorted(at, stopped)]
             axes.plot(stopped, heights, "|", color=colour, markersize=9, markeredgewidth=1.6)
-            text = f"{name} {int(observed.sum())}/{len(observed)}"
+            text = f"{brief(name, 18)} {int(observed.sum())}/{len(observed)}"
             ends.append(End(last, float(share[-1]), text, colour))
         axes.set(xlabel=xlabel, ylabel="seeds solved", ylim=(-0.03, 1.03), xlim=(0, end * 1.01))
         axes.yaxis.set_major_formatter(_percent)
@@ -145,12 +149,14 @@ def improvement(names: Sequence[str], matrix: Sequence[Sequence[Interval | None]
                 _cell(axes, row, column, cell, small)
         count = len(names)
         axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5))
-        axes.set_xticks(range(count), names, rotation=30, ha="left", rotation_mode="anchor")
-        axes.set_yticks(range(count), names)
+        shown = [brief(name) for name in names]
+        axes.set_xticks(range(count), shown, rotation=30, ha="left", rotation_mode="anchor")
+        axes.set_yticks(range(count), shown)
+        axes.set_xlabel("chance that the row beats the column; bold: clear of one half", labelpad=8)
         axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
         axes.spines[:].set_visible(False)
         axes.grid(visible=False)
-        figure.draw_without_rendering()
+        settle(figure)
     return figure
 
 
@@ -188,11 +194,11 @@ def stacked(rows: Mapping[str, Mapping[str, float]], xlabel: str) -> Figure:
                               weight="bold", fontsize=9, ha="center", va="center")  # fmt: skip
             left += shares
         axes.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5), xlim=(0, max(1.0, left.max())))
-        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_yticks(range(len(rows)), [brief(name) for name in rows])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_formatter(_percent)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(parts), frameon=False)
-        figure.draw_without_rendering()
+        settle(figure)
     return figure

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rlgrad.config import ESTIMATOR_OPTIONS, OPTION_NAMES, Config
 from rlgrad.errors import UsageError
@@ -121,3 +123,32 @@ def check_needs(config: Config, traits: Traits) -> None:
             f"estimator {name} needs a differentiable f, and an environment is none: add "
             "--action-critic to learn one, Q(observation, relaxed action), or use relax"
         )
+
+
+def fitting(
+    path: Path,
+    name: str,
+    found: Tensor | None,
+    dtype: torch.dtype,
+    shape: Sequence[int],
+    row: int | None = None,
+) -> Tensor:
+    """A checkpoint's tensor, if it is what the card needs.
+
+    Args:
+        path: of the checkpoint.
+        name: of the tensor.
+        found: the tensor; None: there is none.
+        dtype: that is needed.
+        shape: that is needed.
+        row: whose numbers must be finite; None: all.
+
+    Raises:
+        UsageError: for another type or shape, or numbers that are not finite.
+    """
+    if found is None or list(found.shape) != list(shape) or found.dtype != dtype:
+        came = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
+        raise UsageError(f"{path}: {name} is {came}; its card needs {dtype} {list(shape)}")
+    if not bool((found if row is None else found[row]).isfinite().all()):
+        raise UsageError(f"{path}: {name} has numbers that are not finite")
+    return found

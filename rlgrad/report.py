@@ -18,7 +18,7 @@ var: variance, log: its logarithm; x f: variance x f
 SNR: squared norm of the exact gradient / variance; µs: per estimate
 > least x f of the unbiased that do not enumerate f; * declared biased"""
 _LEAST_SUMMARY = 36  # columns beside a table; with fewer, a summary stands below its row
-_HIDDEN = {"card", "source"}  # in --json, and the source with --cite
+_HIDDEN = {"card", "source", "algorithm"}  # in --json, and the source with --cite
 
 
 def _console(stderr: bool = False) -> Console:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlgrad.engine import WINDOW
 from rlgrad.lanes import Lanes, Step
 
 
@@ -136,7 +137,7 @@ class Episodes:
         window: how many last episodes the means are over.
     """
 
-    def __init__(self, seeds: int, lanes: int, window: int = 100) -> None:
+    def __init__(self, seeds: int, lanes: int, window: int = WINDOW) -> None:
         self.window = window
         self.carry = np.zeros((2, seeds, lanes))
         self.recent: list[list[tuple[float, int]]] = [[] for _ in range(seeds)]

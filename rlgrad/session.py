@@ -7,44 +7,42 @@ import json
 import math
 import signal
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from torch import Tensor
-
 from rlgrad import store
-from rlgrad.config import as_table
 from rlgrad.display import Display, Status
-from rlgrad.evaluation import evaluate, load_learner
+from rlgrad.engine import Engine, Outcome
+from rlgrad.evaluation import evaluate
+from rlgrad.loading import load_policy
 from rlgrad.log import Log
+from rlgrad.options import Options
+from rlgrad.peer_cards import hyperparameters
 from rlgrad.store import Run
-from rlgrad.trainer import Outcome, Trainer
 
 
 class Session:
     """A trainer with everything around it.
 
     Args:
-        trainer: ready to step.
+        trainer: ready to train, rlgrad's own or a peer.
         run: the directory that it writes to.
         display: what a person sees.
+        options: how to train.
     """
 
-    def __init__(self, trainer: Trainer, run: Run, display: Display) -> None:
-        self.trainer, self.run, self.display = trainer, run, display
-        self.options, config = trainer.options, trainer.config
-        self.total = config.total_timesteps
-        self.log_freq = self.options.log_freq or max(1, self.total // 50)
+    def __init__(self, trainer: Engine, run: Run, display: Display, options: Options) -> None:
+        self.trainer, self.run, self.display, self.options = trainer, run, display, options
+        self.total = run.config.total_timesteps
+        self.log_freq = options.log_freq or max(1, self.total // 50)
         card = (run.path / "card.toml").read_text("utf-8")
-        self.log = Log(run.path, run.seeds, card, as_table(config))
+        self.log = Log(run.path, run.seeds, card, hyperparameters(run.config, run.peer))
         self.signal = 0
-        self._started, self._cpu = time.monotonic(), time.process_time()
-        self._saved: tuple[int, ...] = ()
+        self._before = self._steps
+        self._saved: list[int] = []
         self._evaluated: dict[int, int] = {}
-        self.ended: dict[str, float] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal:
@@ -65,42 +63,46 @@ class Session:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _due(self, freq: int, before: Sequence[int]) -> list[int]:
-        """Seeds whose env steps crossed a multiple of ``freq`` since ``before``."""
-        return [
-            i
-            for i, outcome in enumerate(self.trainer.outcomes)
-            if freq and outcome.steps // freq > before[i] // freq
-        ]
+    @property
+    def _steps(self) -> list[int]:
+        return [outcome.steps for outcome in self.trainer.outcomes]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal asked for the end."""
+        return bool(self.signal)
 
     def go(self) -> None:
         """Train all seeds to their end, then evaluate and write the result."""
         try:
             with self._signals(), self.display:
-                while any(self.trainer.active) and not self.signal:
-                    self._advance()
+                self.trainer.run(self)
                 self._finish()
         finally:
             self.trainer.close()
             self.log.close()
 
-    def _advance(self) -> None:
-        """One iteration, and what is due after it."""
-        trainer, options = self.trainer, self.options
-        before = [outcome.steps for outcome in trainer.outcomes]
-        rollout = trainer.config.num_envs * trainer.length
-        # Whole episodes differ in length, so then every update is measured.
-        measure = trainer.whole or any(
-            steps // self.log_freq < (steps + rollout) // self.log_freq
-            or steps + rollout >= self.total
-            for steps in before
+    def wants(self, steps: int) -> bool:
+        """Whether numbers will be logged after so many further env steps of some seed."""
+        return any(
+            now // self.log_freq < (now + steps) // self.log_freq or now + steps >= self.total
+            for now in self._steps
         )
-        numbers = trainer.step(measure)
-        self._write(self._due(self.log_freq, before), numbers)
+
+    def after(self) -> None:
+        """What is due after an iteration: a logged point, a checkpoint, an evaluation."""
+        before, self._before = self._before, self._steps
+
+        def due(freq: int) -> list[int]:
+            """Seeds whose env steps crossed a multiple of ``freq``."""
+            pairs = enumerate(zip(before, self._before, strict=True))
+            return [i for i, (old, now) in pairs if freq and now // freq > old // freq]
+
+        self._write(due(self.log_freq))
         self.display.update(self._status())
-        if self._due(options.save_freq, before):
+        if due(self.options.save_freq):
             self.save()
-        self._evaluate(self._due(options.eval_freq, before))
+        self._evaluate(due(self.options.eval_freq))
 
     def _finish(self) -> None:
         """The last checkpoint, the last evaluation, and how it all ended."""
@@ -110,76 +112,72 @@ class Session:
                 outcome.status = "interrupted"
         self.save()
         if not self.signal:
-            self._evaluate([i for i, o in enumerate(outcomes) if o.status != "failed"])
-        self.ended = self._seconds()
+            self._evaluate(range(len(outcomes)))
         store.write_whole(self.run.path / "result.json", json.dumps(self.result()).encode())
 
-    def _write(self, due: Sequence[int], numbers: dict[str, Tensor]) -> None:
+    def _speed(self, i: int | None = None) -> float:
+        """Env steps per second of training: seed i with those that share its seconds, or all."""
+        steps = sum(self._steps) if i is None or self.trainer.together > 1 else self._steps[i]
+        return steps / max(self.trainer.seconds(i).wall, 1e-9)
+
+    def _write(self, due: Sequence[int]) -> None:
         """Log the seeds that are due."""
-        if not due:
-            return
-        columns = {tag: x.tolist() for tag, x in numbers.items()}
-        trainer = self.trainer
-        fps = sum(o.steps for o in trainer.outcomes) / (time.monotonic() - self._started)
         for i in due:
-            outcome = trainer.outcomes[i]
+            outcome = self.trainer.outcomes[i]
             shared = {
                 "rollout/ep_rew_mean": outcome.mean_return,
                 "rollout/ep_len_mean": outcome.mean_length,
-                "time/fps": fps,
-                "train/learning_rate": trainer.learning_rate(outcome.steps),
-                "train/n_updates": float(trainer.iteration),
+                "time/fps": self._speed(i),
             }
-            own = {tag: column[i] for tag, column in columns.items()}
-            self.log.write(outcome.seed, outcome.steps, {**shared, **own})
-        self.log.flush()
+            self._log(i, {**shared, **self.trainer.numbers(i)})
+        if due:
+            self.log.flush()
+
+    def _log(self, i: int, numbers: Mapping[str, float]) -> None:
+        """A row of seed number i, with its clock."""
+        outcome, seconds = self.trainer.outcomes[i], self.trainer.seconds(i)
+        clock = {"time/cpu_seconds": seconds.cpu, "time/wall_seconds": seconds.wall}
+        self.log.write(outcome.seed, outcome.steps, {**numbers, **clock})
 
     def _status(self) -> Status:
         outcomes = self.trainer.outcomes
         means = [o.mean_return for o in outcomes if not math.isnan(o.mean_return)]
-        steps = [o.steps for o in outcomes]
         running = [o.steps for o in outcomes if o.status == "running"]
+        slowest = min(running, default=max(self._steps))
         return Status(
-            min(running, default=max(steps)),
+            slowest if self.trainer.together > 1 else sum(self._steps) // len(outcomes),
             self.total,
             len(running),
             len(outcomes),
             sum(o.solved_at_step is not None for o in outcomes),
             sum(means) / len(means) if means else float("nan"),
-            sum(steps) / (time.monotonic() - self._started),
+            self._speed(),
         )
 
     def save(self) -> None:
         """Write a checkpoint, unless nothing has moved since the last."""
-        trainer = self.trainer
-        steps = tuple(outcome.steps for outcome in trainer.outcomes)
-        if steps == self._saved:
+        if self._steps == self._saved:
             return
-        counters = {
-            "iteration": trainer.iteration,
-            "steps": steps,
-            "seeds": list(self.run.seeds),
-            "features": trainer.lanes.features,
-            "actions": list(trainer.lanes.actions.sizes),
-            "observation_scale": trainer.scale,
-        }
-        path = store.save_checkpoint(self.run, trainer.learner.state_dict(), counters)
+        path = store.save_checkpoint(self.run, *self.trainer.state())
         for old in self.run.checkpoints():
             if old != path and not self.options.save_freq:
                 old.unlink()
-        self._saved = steps
+        self._saved = self._steps
 
     def _evaluate(self, due: Sequence[int]) -> None:
-        """Evaluate seeds from a checkpoint of where they stand, once per step, and log it."""
-        due = [i for i in due if self._evaluated.get(i) != self.trainer.outcomes[i].steps]
+        """Evaluate seeds from a checkpoint of where they stand, once per step, and log it.
+
+        A seed that failed is left out.
+        """
+        pairs = ((i, self.trainer.outcomes[i]) for i in due)
+        due = [i for i, o in pairs if o.status != "failed" and self._evaluated.get(i) != o.steps]
         if not due:
             return
         self.save()
         for i in due:
             outcome = self.trainer.outcomes[i]
-            learner, _ = load_learner(self.run, outcome.seed)
             evaluation = evaluate(
-                learner,
+                load_policy(self.run, outcome.seed),
                 self.run.env_id,
                 outcome.seed,
                 self.options.eval_episodes,
@@ -195,21 +193,20 @@ class Session:
                 "eval/mean_reward_argmax": evaluation.argmax.mean,
                 "eval/mean_ep_length": evaluation.sampled.mean_length,
             }
-            self.log.write(outcome.seed, outcome.steps, numbers)
-
-    def _seconds(self) -> dict[str, float]:
-        wall, cpu = time.monotonic() - self._started, time.process_time() - self._cpu
-        return {"wall_seconds": wall, "cpu_seconds": cpu}
+            self._log(i, numbers)
 
     def result(self) -> dict[str, Any]:
-        """How the run ended, as plain numbers."""
+        """How the run ended, as plain numbers; seconds are of training alone."""
+        seconds = self.trainer.seconds()
         return {
             "run": str(self.run.path),
             "environment": self.run.env_id,
             "agent": self.run.agent,
             "solved_at": self.trainer.solved_at,
             "signal": self.signal,
-            **(self.ended or self._seconds()),
+            "cpu_seconds": seconds.cpu,
+            "wall_seconds": seconds.wall,
+            "together": self.trainer.together,
             "seeds": [_plain(outcome) for outcome in self.trainer.outcomes],
         }
 

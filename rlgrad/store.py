@@ -19,20 +19,21 @@ import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 from torch import Tensor
 
-from rlgrad.cards import Resolved, safe_name
-from rlgrad.config import Config, as_table, check
+from rlgrad.card_files import safe_name
+from rlgrad.cards import Resolved
+from rlgrad.config import Config
 from rlgrad.errors import UsageError
 from rlgrad.options import parse_seeds
+from rlgrad.peer_cards import Peer, read_tables, tables
+from rlgrad.versions import versions
 
 FORMAT = 1
-_PACKAGES = ("rlgrad", "torch", "gymnasium", "numpy", "stable-baselines3")
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -46,17 +47,6 @@ def write_whole(path: Path, data: bytes) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's bits."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def card_text(resolved: Resolved, seeds: Sequence[int]) -> str:
@@ -75,7 +65,7 @@ def card_text(resolved: Resolved, seeds: Sequence[int]) -> str:
             "agent": resolved.agent,
             "seeds": list(seeds),
             "environment": env,
-            "config": as_table(resolved.config),
+            **tables(resolved.config, resolved.peer),
         }
     )
 
@@ -92,6 +82,7 @@ class Run:
         config: every hyperparameter.
         env_kwargs: for the environment's constructor.
         env_modules: that registered the environment.
+        peer: what Stable-Baselines3 trained; None: one of rlgrad's agents.
     """
 
     path: Path
@@ -101,6 +92,7 @@ class Run:
     config: Config
     env_kwargs: dict[str, Any]
     env_modules: tuple[str, ...] = ()
+    peer: Peer | None = None
 
     def metrics(self) -> list[dict[str, Any]]:
         """The record: one dict per seed and logged step."""
@@ -153,6 +145,7 @@ def create(resolved: Resolved, seeds: Sequence[int], log_dir: Path) -> Run:
             "machine": f"{platform.system()} {platform.machine()}",
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "notes": list(resolved.notes),
+            "tuning": resolved.tuning,
         }
         write_whole(path / "run.json", json.dumps(about, indent=1).encode())
     except OSError as error:
@@ -168,6 +161,7 @@ def create(resolved: Resolved, seeds: Sequence[int], log_dir: Path) -> Run:
         resolved.config,
         resolved.env.kwargs,
         resolved.env.modules,
+        resolved.peer,
     )
 
 
@@ -204,7 +198,7 @@ def read_run(path: Path) -> Run:
         )
     try:
         env, seeds = card["environment"], tuple(parse_seeds(card["seeds"]))
-        config = Config(**check(card["config"], f"{card_path} [config]"))
+        config, peer = read_tables(card, str(card_path))
         return Run(
             path,
             str(env["id"]),
@@ -213,6 +207,7 @@ def read_run(path: Path) -> Run:
             config,
             dict(env["kwargs"]),
             tuple(map(str, env["modules"])),
+            peer,
         )
     except UsageError as error:
         text = str(error)

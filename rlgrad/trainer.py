@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,31 +12,23 @@ from torch import Tensor
 
 from rlgrad.actions import Actions
 from rlgrad.cards import Resolved
+from rlgrad.clock import Clock, Seconds
+from rlgrad.engine import Outcome, Watch
 from rlgrad.errors import UsageError
 from rlgrad.lanes import Lanes
 from rlgrad.learner import Learner
-from rlgrad.make import is_simulated, make_one, make_training, spec, time_limit
+from rlgrad.make import (
+    choose_vec,
+    is_simulated,
+    make_one,
+    make_training,
+    score_to_solve,
+    time_limit,
+)
 from rlgrad.options import Options
 from rlgrad.preflight import check_memory, choose_device, observation_factors
 from rlgrad.rollout import Episodes, Rollout, collect
 from rlgrad.streams import Purpose, Streams, derive
-
-
-@dataclass
-class Outcome:
-    """Where a seed stands, and how it ended."""
-
-    seed: int
-    status: Literal["running", "finished", "solved", "failed", "interrupted"] = "running"
-    steps: int = 0
-    """Valid env steps."""
-    episodes: int = 0
-    mean_return: float = float("nan")
-    """Of the last 100 training episodes."""
-    mean_length: float = float("nan")
-    solved_at_step: int | None = None
-    reason: str = ""
-    evaluation: dict[str, Any] | None = None
 
 
 class Trainer:
@@ -53,12 +44,8 @@ class Trainer:
         self.resolved, self.config, self.options = resolved, resolved.config, options
         self.seeds = list(seeds)
         self.whole = self.config.signal == "return-to-go"
-        self.solved_at = resolved.env.solved_at or spec(resolved.env.id).reward_threshold
-        if options.stop_when_solved and self.solved_at is None:
-            raise UsageError(
-                f"{resolved.env.id} has no score at which it counts as solved, so "
-                "--stop-when-solved cannot work; give its card a solved_at"
-            )
+        self.solved_at = score_to_solve(resolved.env, options.stop_when_solved)
+        self.clock, self.together = Clock(), len(self.seeds)
         self._make_lanes()
         self.streams = Streams(self.seeds, self.device)
         S, N = len(self.seeds), self.config.num_envs
@@ -78,6 +65,7 @@ class Trainer:
         self.outcomes = [Outcome(seed) for seed in self.seeds]
         self.iteration = 0
         self._observation: Any = None
+        self._measured: dict[str, Tensor] = {}
         self.notes = self._notes()
         self._state = list(self.learner.state_dict().values())
         self._kept = [tensor.clone() for tensor in self._state]
@@ -97,13 +85,16 @@ class Trainer:
         outputs = Actions(one.action_space).outputs
         check_memory(c, flatdim(one.observation_space), outputs, lanes, self.length)
         one.close()
-        self.device, self.why_device = choose_device(self.options.device, is_simulated(card), lanes)
-        env = make_training(card, lanes, c.max_episode_steps, self.device)
+        simulated = is_simulated(card, self.options.vec)
+        self.device, why = choose_device(self.options.device, simulated, lanes)
+        self.where = f"{self.device} ({why})"
+        vec, self.why_vec = choose_vec(card, lanes, c.max_episode_steps, self.options.vec)
+        env = make_training(card, lanes, c.max_episode_steps, self.device, vec)
         self.lanes = Lanes(env)
 
     def _notes(self) -> list[str]:
         """What the user should hear about how flags are taken."""
-        card, notes = self.resolved.env, []
+        card, notes = self.resolved.env, [self.why_vec] if self.why_vec else []
         if card.simulator and card.kwargs:
             notes.append(f"env-kwargs rule out {card.simulator}: training on Gymnasium's {card.id}")
         if not self.learner.estimator.traits.unbiased:
@@ -196,28 +187,15 @@ class Trainer:
 
     def _count(self, rollout: Rollout) -> None:
         """Count steps and episodes of the seeds that train, and say which of them are done."""
-        active = self.active
+        active, seconds = self.active, self.clock.read()
         self.episodes.add(rollout, self.whole)
         counts = rollout.valid.flatten(1).sum(1).tolist()
         for i, outcome in enumerate(self.outcomes):
             if not active[i]:
                 continue
-            outcome.steps += counts[i]
-            outcome.episodes = self.episodes.count[i]
-            outcome.mean_return, outcome.mean_length = self.episodes.means(i)
-            if outcome.solved_at_step is None and self._is_solved(outcome):
-                outcome.solved_at_step = outcome.steps
-            if outcome.solved_at_step is not None and self.options.stop_when_solved:
-                outcome.status = "solved"
-            elif outcome.steps >= self.config.total_timesteps:
-                outcome.status = "finished"
-
-    def _is_solved(self, outcome: Outcome) -> bool:
-        return (
-            self.solved_at is not None
-            and outcome.episodes >= self.episodes.window
-            and outcome.mean_return >= self.solved_at
-        )
+            steps, means = outcome.steps + counts[i], self.episodes.means(i)
+            outcome.count(steps, self.episodes.count[i], means, self.solved_at, seconds)
+            outcome.settle(self.config.total_timesteps, self.options.stop_when_solved)
 
     def step(self, measure: bool = False) -> dict[str, Tensor]:
         """One iteration of all seeds: a rollout and an update.
@@ -228,11 +206,44 @@ class Trainer:
         Returns:
             Numbers ``[S]`` by TensorBoard tag; empty unless ``measure``.
         """
-        rollout, self._observation = self._collect(self._observation)
-        numbers = self._update(rollout, measure)
-        self._count(rollout)
-        self.iteration += 1
+        with self.clock:
+            rollout, self._observation = self._collect(self._observation)
+            numbers = self._update(rollout, measure)
+            self._count(rollout)
+            self.iteration += 1
         return numbers
+
+    def run(self, watch: Watch) -> None:
+        """Train all seeds to their end, or until the watch stops it."""
+        while any(self.active) and not watch.stopped:
+            # Whole episodes differ in length, so then every update is measured.
+            measure = self.whole or watch.wants(self.config.num_envs * self.length)
+            self._measured = self.step(measure)
+            watch.after()
+
+    def numbers(self, i: int) -> dict[str, float]:
+        """What to log of seed number i beside its outcome, by TensorBoard tag."""
+        return {
+            "train/learning_rate": self.learning_rate(self.outcomes[i].steps),
+            "train/n_updates": float(self.iteration),
+            **{tag: float(x[i]) for tag, x in self._measured.items()},
+        }
+
+    def seconds(self, i: int | None = None) -> Seconds:
+        """Of training, all seeds together."""
+        return self.clock.read()
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and counters for a checkpoint."""
+        counters = {
+            "iteration": self.iteration,
+            "steps": [outcome.steps for outcome in self.outcomes],
+            "seeds": self.seeds,
+            "features": self.lanes.features,
+            "actions": list(self.lanes.actions.sizes),
+            "observation_scale": self.scale,
+        }
+        return self.learner.state_dict(), counters
 
     def close(self) -> None:
         """Release the environments."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rlgrad import store
 from rlgrad.cards import Resolved, resolve
 from rlgrad.config import FIELDS
 from rlgrad.display import Display
+from rlgrad.engine import Engine
 from rlgrad.errors import UsageError, nearest
 from rlgrad.make import import_module
 from rlgrad.options import Options, checked, parse_seeds
@@ -21,7 +23,18 @@ from rlgrad.store import Run
 from rlgrad.trainer import Trainer
 
 
-def start(resolved: Resolved, seeds: Sequence[int], options: Options) -> Session:
+def engine(resolved: Resolved, seeds: Sequence[int], options: Options) -> Engine:
+    """What trains: rlgrad's own trainer, or Stable-Baselines3."""
+    if resolved.peer is None:
+        return Trainer(resolved, seeds, options)
+    from rlgrad.peers.engine import PeerEngine
+
+    return PeerEngine(resolved, resolved.peer, seeds, options)
+
+
+def start(
+    resolved: Resolved, seeds: Sequence[int], options: Options, display: Display | None = None
+) -> Session:
     """Check everything, then make the run directory: bad input leaves nothing behind.
 
     Raises:
@@ -30,15 +43,16 @@ def start(resolved: Resolved, seeds: Sequence[int], options: Options) -> Session
     for module in resolved.env.modules:
         import_module(module)
     torch.set_num_threads(1)  # small networks: a second thread only waits
-    trainer = Trainer(resolved, seeds, options)
+    trainer = engine(resolved, seeds, options)
+    resolved = dataclasses.replace(resolved, notes=(*resolved.notes, *trainer.notes))
     run = store.create(resolved, seeds, Path(options.log_dir))
     name, env = resolved.agent, resolved.env.id
     count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
-    display = Display(f"{name} on {env}", options.quiet)
-    display.say(f"Training {name} on {env}, {count}, on {trainer.device} ({trainer.why_device})")
-    for note in (*resolved.notes, *trainer.notes):
+    display = display or Display(f"{name} on {env}", options.quiet)
+    display.say(f"Training {name} on {env}, {count}, on {trainer.where}")
+    for note in resolved.notes:
         display.say(f"note: {note}")
-    return Session(trainer, run, display)
+    return Session(trainer, run, display, options)
 
 
 def train(
@@ -49,17 +63,20 @@ def train(
     seeds: int | str | Sequence[int] = 1,
     env_kwargs: Mapping[str, Any] | None = None,
     env_modules: Sequence[str] = (),
+    peer_arguments: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> Run:
     """Train an agent.
 
     Args:
         env: Gymnasium id, also ``module:Env-v0``.
-        agent: name of an agent card; None: the estimator's card, or actor-critic.
+        agent: name of an agent card, or ``sb3:`` and the Python path of an algorithm of
+            Stable-Baselines3; None: the estimator's card, or actor-critic.
         estimator: name of an estimator, put into the agent's card.
         seeds: a count, a range "0-9", or a sequence of seeds, trained together.
         env_kwargs: for the environment's constructor.
         env_modules: to import first, where the environment is not Gymnasium's.
+        peer_arguments: for the algorithm of a peer, such as ``{"learning_rate": 1e-3}``.
         **overrides: any field of ``Config`` (such as ``total_timesteps``) or of ``Options``.
 
     Returns:
@@ -67,6 +84,7 @@ def train(
 
     Raises:
         UsageError: for bad input, before anything is written.
+        KeyboardInterrupt: after Ctrl-C; SystemExit: after SIGTERM. What was trained is kept.
     """
     names = {field.name for field in dataclasses.fields(Options)}
     for key in overrides:
@@ -74,7 +92,11 @@ def train(
             raise UsageError(f"unknown argument {key!r}; {nearest(key, names | FIELDS.keys())}")
     options = checked({k: v for k, v in overrides.items() if k in names})
     flags = {k: v for k, v in overrides.items() if k not in names}
-    resolved = resolve(env, agent, estimator, flags, env_kwargs, env_modules)
+    resolved = resolve(env, agent, estimator, flags, env_kwargs, env_modules, peer_arguments)
     session = start(resolved, parse_seeds(seeds), options)
     session.go()
+    if session.signal == signal.SIGINT:  # or a caller's loop would go on to its next training
+        raise KeyboardInterrupt(f"stopped; what was trained is kept in {session.run.path}")
+    if session.signal:
+        raise SystemExit(128 + session.signal)
     return session.run

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+from shipped import OWN
 
 from rlgrad import load, train
 from rlgrad.actions import Actions
-from rlgrad.cards import find
 
 torch.set_num_threads(1)
 SPACES = {
@@ -82,7 +82,7 @@ SETTINGS = {"num_envs": 8, "num_steps": 8, "hidden": (16,), "quiet": True, "log_
 
 
 # The two agents that follow a relaxed critic alone are biased, and do not find every best action.
-SURE = sorted(find("agents").keys() - {"gumbel-softmax", "straight-through"})
+SURE = sorted(set(OWN) - {"gumbel-softmax", "straight-through"})
 
 
 @pytest.mark.parametrize(
@@ -126,5 +126,5 @@ def test_a_seed_has_the_same_bits_alone_as_among_five(tmp_path, agent):
     env = "own/Match-numbers-v0"
     many = train(env, agent, seeds=range(5), **given)
     alone = train(env, agent, seeds=[3], **given)
-    ours, theirs = load(many, 3).learner.state_dict(), load(alone, 3).learner.state_dict()
+    ours, theirs = load(many, 3).policy.state_dict(), load(alone, 3).policy.state_dict()
     assert all(torch.equal(theirs[key], value) for key, value in ours.items())

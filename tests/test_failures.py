@@ -64,7 +64,7 @@ def test_the_others_go_on(tmp_path, agent, odd, why):
         assert why in second["reason"]
         assert first["evaluation"]
         for seed in range(3):  # also the one that failed: at its last good update
-            state = load(run, seed).learner.state_dict().values()
+            state = load(run, seed).policy.state_dict().values()
             assert all(bool(x.isfinite().all()) for x in state)
     finally:
         del gymnasium.registry["own/Rare-v0"]

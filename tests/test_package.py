@@ -17,40 +17,51 @@ import rlgrad
 
 PACKAGE = Path(rlgrad.__file__).parent
 ROOT = Path(__file__).parent.parent
-CARDS = ("actor-critic", "rebar", "reinforce", "reinforce-learned", "relax", "relax-network")
+CARDS = (
+    "actor-critic", "rebar", "reinforce", "reinforce-learned", "relax", "relax-network", "sb3-a2c",
+    "sb3-ppo",
+)  # fmt: skip
 
 # A module may import modules of earlier rows; in its own row only what SIDEWAYS lists. This is the
 # table of docs/design.md with the modules of today: later work adds its row here first.
 ROWS = [
     ["errors", "streams", "log", "display", "report", "adam", "actions", "returns", "bootstrap",
      "simulators.single", "estimators.checks", "estimators.noise", "estimators.passes",
-     "estimators.statistics"],
-    ["estimators.networks", "estimators.least_squares", "stats", "output", "drawing"],
+     "estimators.statistics", "clock", "versions", "peers", "comparison"],
+    ["estimators.networks", "estimators.least_squares", "engine", "stats", "output", "drawing"],
     ["config", "arguments", "estimators.base", "normalise", "pullback", "simulators.base",
      "simulators.registration"],
-    ["estimators.objective", "estimators.relaxation", "dots", "page"],
-    ["estimators.control", "plots"],
+    ["estimators.objective", "estimators.relaxation", "peer_cards", "dots", "page"],
+    ["estimators.control", "card_files", "plots"],
     ["acting", "critics", "cards", "options", "estimators.exact", "estimators.learned",
      "estimators.linear", "estimators.measure", "estimators.multisample", "estimators.muprop",
      "estimators.rebar", "estimators.relax", "estimators.relaxed", "estimators.score", "simulators",
-     "simulators.acrobot", "simulators.cartpole", "simulators.probes", "lanes", "diagnostics"],
-    ["estimators.all_action", "rollout", "store", "make"],
+     "simulators.acrobot", "simulators.cartpole", "simulators.mountaincar", "simulators.probes",
+     "lanes", "diagnostics", "checking.vector"],
+    ["checking", "estimators.all_action", "rollout", "store", "make"],
     ["estimators.build"],
     ["estimators"],
     ["preflight", "problems.base"],
-    ["learner", "problems.catalogue", "problems.results"],
-    ["agent", "trainer", "problems.measuring", "lab", "lab.process", "lab.parts",
-     "lab.split_result", "lab.tables"],
-    ["evaluation", "problems", "lab.branches", "lab.tabular"],
-    ["lab.split"],
-    ["session", "listing"],
+    ["learner", "problems.catalogue", "problems.results", "comparison.records"],
+    ["agent", "trainer", "problems.measuring", "peers.algorithm", "comparison.plan",
+     "comparison.analysis", "lab", "lab.process", "lab.parts", "lab.split_result", "lab.tables"],
+    ["peers.policy", "comparison.cautions", "comparison.workers"],
+    ["loading", "problems", "peers.engine", "comparison.judgement"],
+    ["evaluation", "comparison.figures", "comparison.tables", "lab.branches", "lab.tabular"],
+    ["comparison.report", "lab.split"],
+    ["session", "listing", "comparison.floor", "comparison.results", "comparison.writing"],
     ["training", "commands"],
+    ["comparison.comparing", "comparison.worker"],
+    ["comparison.command"],
     ["cli"],
     ["__main__"],
 ]  # fmt: skip
 SIDEWAYS: set[tuple[str, str]] = set()
 # Names that ``rlgrad`` itself looks up on first use; see rlgrad/__init__.py.
-LAZY = {"agent", "errors", "evaluation", "store", "training"}
+LAZY = {
+    "agent", "comparison.comparing", "comparison.results", "errors", "evaluation", "store",
+    "training",
+}  # fmt: skip
 SOURCES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rlgrad.cards import EnvCard
+from rlgrad.card_files import EnvCard
 from rlgrad.config import Config
 from rlgrad.errors import UsageError
 from rlgrad.estimators import one_hot
@@ -112,24 +112,33 @@ def _chosen(
     generator: torch.Generator,
 ) -> Visits:
     """One row of each lane's estimate, which is its rollout of the given number."""
-    learner, T, lane = process.learner, process.rows, torch.arange(len(number))
-    parts = [_estimates(learner, rollout) for rollout in rollouts]
-    u, seen = (torch.stack(each)[number, 0, :, lane] for each in zip(*parts, strict=True))
-    valid = torch.stack([each.valid[0] for each in rollouts])[number, :, lane].cpu()
-    keys = torch.rand(valid.shape, generator=generator)
-    row = keys.where(valid, -1.0).argmax(1)
+    T, lane = process.rows, torch.arange(len(number))
+    rollout = _of_lanes(rollouts, number)
+    u, seen = _estimates(process.learner, rollout)
+    valid = rollout.valid[0].t().cpu()
+    row = torch.rand(valid.shape, generator=generator).where(valid, -1.0).argmax(1)
     state, elapsed = (torch.stack(each) for each in zip(*kept, strict=True))
     at = number * T + row
-    observation = torch.stack([each.observation[0] for each in rollouts])[number, row, lane]
-    return Visits(
-        state[at, lane],
-        elapsed[at, lane],
-        T - row,
-        observation,
-        valid.sum(1).double(),
-        u.transpose(0, 1).unsqueeze(0),
-        seen.transpose(0, 1).unsqueeze(0),
-    )
+    observation = rollout.observation[0, row, lane]
+    rows = valid.sum(1).double()
+    return Visits(state[at, lane], elapsed[at, lane], T - row, observation, rows, u, seen)
+
+
+def _of_lanes(rollouts: list[Rollout], number: Int[Tensor, " n"]) -> Rollout:
+    """Of every lane the rollout that it gives."""
+    lane = torch.arange(len(number))
+    last = torch.stack([each.last for each in rollouts])[number, :, lane].transpose(0, 1)
+    if any(each.final is not None for each in rollouts):  # where it is not, no row looks at it
+        rollouts = [
+            each._replace(final=torch.zeros_like(each.observation) if x is None else x)
+            for each in rollouts
+            for x in (each.final,)
+        ]
+    fields = []
+    for each in zip(*(x._replace(last=x.reward) for x in rollouts), strict=True):
+        rows = None if each[0] is None else torch.stack(each)[number, :, :, lane]
+        fields.append(None if rows is None else rows.movedim(0, 2).contiguous())
+    return Rollout(*fields)._replace(last=last)  # type: ignore[arg-type]
 
 
 def _estimates(learner: Learner, rollout: Rollout) -> tuple[Tensor, Tensor]:
@@ -215,6 +224,10 @@ def _futures(
     gumbel[0, 0] += _FORCED * given.to(gumbel)
     alive = _alive(lanes, count)
     rollout, _ = collect(lanes, learner.actor(), observation, gumbel, alive)
+    played = int(rollout.valid.any(2).sum())
+    fields = (x if x is None else x[:, :played] for x in rollout)
+    rollout = Rollout(*fields)._replace(last=rollout.last)  # type: ignore[arg-type]
     # At its rollout's end a lane is credited like a truncated one: the critic stands for the rest.
-    last = (torch.arange(T).unsqueeze(1) == left - 1).unsqueeze(0).to(rollout.truncated.device)
-    return credits(learner, rollout._replace(truncated=rollout.truncated | last))[0, 0]
+    end = torch.arange(played).unsqueeze(1) == left.cpu() - 1
+    cut = rollout.truncated | end.unsqueeze(0).to(rollout.truncated.device)
+    return credits(learner, rollout._replace(truncated=cut))[0, 0]

@@ -12,14 +12,14 @@ from typing import Any, Literal
 import torch
 from gymnasium.spaces.utils import flatdim, flatten_space
 
-from rlgrad import cards, store
+from rlgrad import card_files, cards, store
 from rlgrad.actions import Actions
-from rlgrad.cards import EnvCard
+from rlgrad.card_files import EnvCard
 from rlgrad.config import ESTIMATOR_OPTIONS, FIELDS, Config, check
 from rlgrad.critics import Critic
 from rlgrad.errors import UsageError
-from rlgrad.evaluation import load_learner, require_modules
 from rlgrad.learner import Learner
+from rlgrad.loading import load_learner, require_modules
 from rlgrad.make import import_module, make_one, time_limit
 from rlgrad.preflight import observation_factors
 from rlgrad.store import Run
@@ -162,7 +162,7 @@ def stored(
     learner.config = config
     learner.action_critic = None  # the lab fits its own, the same for all estimators
     path = checkpoint or run.checkpoints()[-1]
-    env = dataclasses.replace(cards.env_card(run.env_id), kwargs=run.env_kwargs)
+    env = dataclasses.replace(card_files.env_card(run.env_id), kwargs=run.env_kwargs)
     fits = critic == "fitted" or not has_critic
     step = int(path.stem.partition("-")[2])
     return Frozen(learner, env, config, run.agent, seed, fits, step, path)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlgrad import cards
+from rlgrad import card_files, cards
 from rlgrad.errors import UsageError
 from rlgrad.estimators import ESTIMATORS, Estimator, build, options
 from rlgrad.estimators.build import lookup
@@ -103,7 +103,7 @@ def refusal(name: str) -> str | None:
 def _options(name: str, frozen: Frozen) -> dict[str, Any]:
     """What the estimator's card says for the environment, with the agent's own widths."""
     card = CARDS.get(name, name)
-    known = card in cards.find("agents")
+    known = card in card_files.find("agents")
     config = cards.resolve(frozen.env.id, card).config if known else frozen.config
     if config.estimator != name:
         unset: dict[str, Any] = dict.fromkeys(("draws", "width", "form", "coupling", "eta"))

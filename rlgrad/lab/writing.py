@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rlgrad.cards import safe_name
+from rlgrad.card_files import safe_name
 from rlgrad.errors import UsageError
 from rlgrad.lab.pages import csv_rows, page
 from rlgrad.lab.results import Row, VarianceTable

@@ -1,0 +1,56 @@
+"""Seconds of training alone: start-up, logging, checkpoints and evaluation are not in them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+
+class Seconds(NamedTuple):
+    """Of this process: ``cpu``, all its threads together, and ``wall``."""
+
+    cpu: float
+    wall: float
+
+
+def _now() -> Seconds:
+    return Seconds(time.process_time(), time.monotonic())
+
+
+class Clock:
+    """Runs inside ``with clock:``, stands still before, after and inside ``with clock.paused():``.
+
+    rlgrad's agents and their peers are timed by it alike.
+    """
+
+    def __init__(self) -> None:
+        self._spent = Seconds(0.0, 0.0)
+        self._since: Seconds | None = None
+
+    def __enter__(self) -> Clock:
+        self._since = _now()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._spent, self._since = self.read(), None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stand still, then run on."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+    def read(self) -> Seconds:
+        """What was spent so far."""
+        if self._since is None:
+            return self._spent
+        now = _now()
+        return Seconds(
+            self._spent.cpu + now.cpu - self._since.cpu,
+            self._spent.wall + now.wall - self._since.wall,
+        )

@@ -1,0 +1,1 @@
+"""Comparing agents: what to train, judging it, and the report."""

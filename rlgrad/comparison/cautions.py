@@ -1,0 +1,80 @@
+"""What a reader must know before believing a comparison, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from rlgrad.comparison.analysis import FEW
+from rlgrad.comparison.records import Entry
+from rlgrad.errors import UsageError
+from rlgrad.options import parse_seeds
+
+Entries = Sequence[Entry]
+
+
+def _few_seeds(entries: Entries) -> Iterator[str]:
+    counts = {len(entry.seeds) for entry in entries}
+    if min(counts) < FEW:
+        yield (
+            f"an agent has only {min(counts)} seeds: with fewer than {FEW} the intervals mean "
+            "little, since resampling so few seeds cannot show how others would do"
+        )
+    if len(counts) > 1:
+        yield f"agents have different numbers of seeds, {min(counts)} to {max(counts)}"
+
+
+def _protocols(entries: Entries) -> Iterator[str]:
+    for env in dict.fromkeys(entry.env for entry in entries):
+        own = [entry for entry in entries if entry.env == env]
+        budgets = {entry.card.get("config", {}).get("total_timesteps") for entry in own}
+        if len(budgets) > 1:
+            yield f"agents were trained for different numbers of env steps on {env}"
+        worlds = [{**e.card.get("environment", {}), "simulator": ""} for e in own]
+        if any(world != worlds[0] for world in worlds):
+            yield f"agents met different variants of {env}: see its arguments in the cards"
+    scores = [r.evaluation["sampled"] for e in entries for r in e.seeds if r.evaluation]
+    episodes = {score["episodes"] for score in scores}
+    if len(episodes) > 1:
+        yield f"seeds were evaluated on {min(episodes)} to {max(episodes)} episodes"
+    if any(record.status == "solved" for entry in entries for record in entry.seeds):
+        yield "some seeds were stopped once solved, and scored with what they had then"
+
+
+def _versions(entries: Entries) -> Iterator[str]:
+    for package in sorted({package for entry in entries for package in entry.versions}):
+        found = {v for e in entries if (v := e.versions.get(package)) is not None}
+        if len(found) > 1 or any(" and " in version for version in found):
+            yield f"runs were made by different versions of {package}"
+
+
+def _tuning(entries: Entries) -> Iterator[str]:
+    for entry in entries:
+        try:
+            tuned = parse_seeds(entry.tuning.get("seeds", ""))
+        except UsageError:  # nothing is told, or nothing that can be read
+            continue
+        if both := {record.seed for record in entry.seeds} & set(tuned):
+            yield (
+                f"{entry.agent} was tuned on {len(both)} of the {len(entry.seeds)} seeds reported "
+                "here: its scores flatter it"
+            )
+
+
+def _failures(entries: Entries) -> Iterator[str]:
+    failed = {
+        f"{entry.agent} on {entry.env}": sum(r.status == "failed" for r in entry.seeds)
+        for entry in entries
+    }
+    named = [f"{name} ({count})" for name, count in failed.items() if count]
+    if named:
+        yield f"seeds failed: {', '.join(named)}; they count with the score of random actions"
+
+
+_ALL: tuple[Callable[[Entries], Iterator[str]], ...] = (
+    _few_seeds, _protocols, _versions, _tuning, _failures,
+)  # fmt: skip
+
+
+def cautions(entries: Entries) -> list[str]:
+    """All that apply."""
+    return [line for each in _ALL for line in each(entries)]

@@ -1,0 +1,185 @@
+"""``rlgrad.compare``: train what is missing, then judge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rlgrad.comparison import plan
+from rlgrad.comparison.floor import floors
+from rlgrad.comparison.plan import Request, Task
+from rlgrad.comparison.records import LEAST_EPISODES, Entry, check_seed, from_paths, gather
+from rlgrad.comparison.results import Comparison
+from rlgrad.comparison.workers import train_all
+from rlgrad.config import FIELDS
+from rlgrad.display import Board
+from rlgrad.errors import UsageError, nearest
+from rlgrad.loading import require_modules
+from rlgrad.make import import_module
+from rlgrad.options import checked, parse_seeds
+from rlgrad.peer_cards import SHARED
+from rlgrad.store import read_run
+from rlgrad.training import engine
+
+AGENTS = ("actor-critic", "relax")
+
+
+def compare(
+    *targets: str | os.PathLike[str],
+    agents: str | Sequence[str] = AGENTS,
+    seeds: int | str | Sequence[int] = 20,
+    jobs: int = 0,
+    alone: bool = False,
+    retrain: bool = False,
+    eval_episodes: int = 100,
+    env_kwargs: Mapping[str, Any] | None = None,
+    env_modules: Sequence[str] = (),
+    log_dir: str | os.PathLike[str] = "runs",
+    quiet: bool = False,
+    **flags: Any,
+) -> Comparison:
+    """Compare agents: on environments, training what is missing, or by finished runs.
+
+    Args:
+        *targets: Gymnasium ids, or directories of finished runs.
+        agents: names of agents and peers, as a sequence or joined by commas.
+        seeds: a count, a range "0-9", or a sequence of seeds.
+        jobs: processes at a time; 0: one per core.
+        alone: train the first seed in a process of its own as well, for its seconds.
+        retrain: ignore finished runs.
+        eval_episodes: fresh episodes per seed, by sampling and as many by argmax.
+        env_kwargs: for the environments' constructors.
+        env_modules: to import first, where an environment is not Gymnasium's.
+        log_dir: where runs are kept and found.
+        quiet: show no progress.
+        **flags: ``total_timesteps``, ``num_envs``, ``max_episode_steps`` for all agents.
+
+    Raises:
+        UsageError: for bad input, before anything is trained; or where a training failed.
+    """
+    paths = [Path(target) for target in targets if is_run(target)]
+    if not targets or (paths and len(paths) < len(targets)):
+        others = ", ".join(repr(str(t)) for t in targets if not is_run(t)) or "nothing"
+        raise UsageError(
+            f"got {others} to compare; expected environments, such as CartPole-v1, or run "
+            "directories, not both"
+        )
+    for target in map(Path, targets):
+        if len(target.parts) > 1 and target.parent.is_dir() and not target.is_dir():
+            raise UsageError(f"there is no run {target}; {target.parent} is a directory without it")
+    for module in env_modules:
+        import_module(module)
+    if paths:
+        return _of_runs(paths, env_modules)
+    request = _request(
+        [str(target) for target in targets], agents, seeds, flags,
+        env_kwargs=dict(env_kwargs or {}), env_modules=tuple(env_modules), log_dir=str(log_dir),
+        eval_episodes=eval_episodes, jobs=jobs, alone=alone, retrain=retrain,
+    )  # fmt: skip
+    return _judged(request, *_trained(request, quiet))
+
+
+def is_run(target: str | os.PathLike[str]) -> bool:
+    """Whether a target is a directory; no environment's id should be one."""
+    return Path(target).is_dir()
+
+
+def _of_runs(paths: Sequence[Path], env_modules: Sequence[str]) -> Comparison:
+    """Judge finished runs as they are."""
+    for path in paths:
+        require_modules(read_run(path), env_modules)
+    entries = from_paths(paths)
+    agents = {env: {e.agent for e in entries if e.env == env} for env in _envs(entries)}
+    for env, has in agents.items():
+        if missing := set().union(*agents.values()) - has:
+            raise UsageError(
+                f"the runs on {env} have no {', '.join(sorted(missing))}; several environments "
+                "are compared by agents that have runs on all of them"
+            )
+    return Comparison(tuple(entries), floors(entries), ())
+
+
+def _envs(entries: Sequence[Entry]) -> list[str]:
+    return list(dict.fromkeys(entry.env for entry in entries))
+
+
+def _request(
+    targets: Sequence[str],
+    agents: str | Sequence[str],
+    seeds: Any,
+    flags: dict[str, Any],
+    **rest: Any,
+) -> Request:
+    """What is asked for, checked."""
+    for key in flags:
+        if key not in SHARED:
+            kind = "differs from agent to agent" if key in FIELDS else "is unknown"
+            raise UsageError(f"argument {key!r} {kind}; {nearest(key, SHARED)}")
+    names = agents.split(",") if isinstance(agents, str) else list(agents)
+    names = [name.strip() for name in names if name.strip()]
+    if not names:
+        raise UsageError("got no agents; expected names such as actor-critic,relax")
+    if rest["jobs"] < 0:
+        raise UsageError(f"got --jobs {rest['jobs']}; expected 0 (one per core) or more")
+    if rest["eval_episodes"] < LEAST_EPISODES:
+        raise UsageError(
+            f"got --eval-episodes {rest['eval_episodes']}; a comparison needs at least "
+            f"{LEAST_EPISODES} episodes per seed"
+        )
+    rest["jobs"] = rest["jobs"] or os.cpu_count() or 1
+    envs = tuple(dict.fromkeys(map(str, targets)))
+    return Request(envs, tuple(dict.fromkeys(names)), tuple(parse_seeds(seeds)), flags, **rest)
+
+
+def _check(request: Request, tasks: Sequence[Task]) -> None:
+    """Make each thing that would be trained once, so that what cannot be is found before."""
+    options = checked({"log_dir": request.log_dir, "eval_episodes": request.eval_episodes})
+    for env, agent in dict.fromkeys((task.env, task.agent) for task in tasks):
+        engine(plan.resolve(request, env, agent), request.seeds[:1], options).close()
+
+
+def _trained(request: Request, quiet: bool) -> tuple[list[str], list[str]]:
+    """Train what is missing; (paths of all runs, notes)."""
+    planned = plan.make(request)
+    _check(request, planned.tasks)
+    board = Board(len(planned.tasks), quiet)
+    if planned.runs:
+        reused = f"{len(planned.runs)} finished runs" if len(planned.runs) > 1 else "a finished run"
+        board.say(f"using {reused} with the same card from {request.log_dir}")
+    for note in planned.notes:
+        board.say(f"note: {note}")
+    runs = [str(run.path) for run in planned.runs]
+    if not planned.tasks:
+        return runs, planned.notes
+    jobs = min(request.jobs, len(planned.tasks))
+    board.say(f"training {len(planned.tasks)} blocks of seeds in {jobs} processes")
+    shared = {
+        "flags": dict(request.flags),
+        "env_kwargs": dict(request.env_kwargs),
+        "env_modules": list(request.env_modules),
+        "options": {"log_dir": request.log_dir, "eval_episodes": request.eval_episodes},
+    }
+    fresh, wrong = train_all(planned.tasks, shared, jobs, board)
+    if wrong:
+        raise UsageError(
+            "; ".join(wrong) + f"; the other {len(runs) + len(fresh)} runs are kept, and the same "
+            "command goes on from them"
+        )
+    return [*runs, *fresh], planned.notes
+
+
+def _judged(request: Request, paths: Sequence[str], notes: Sequence[str]) -> Comparison:
+    """The seeds that were asked for, of the runs that have them."""
+    wanted, entries = set(request.seeds), []
+    for entry in gather([read_run(Path(path)) for path in dict.fromkeys(paths)]):
+        seeds = tuple(record for record in entry.seeds if record.seed in wanted)
+        alone = tuple(record for record in entry.alone if record.seed in wanted)
+        for record in seeds:
+            check_seed(record)
+        entries.append(replace(entry, seeds=seeds, alone=alone))
+    order = {name: i for i, name in enumerate(request.agents)}
+    entries.sort(key=lambda e: (request.envs.index(e.env), order.get(e.agent, len(order))))
+    return Comparison(tuple(entries), floors(entries), tuple(notes))

@@ -1,0 +1,267 @@
+"""From run directories to what a comparison knows of each seed."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rlgrad.card_files import TUNING
+from rlgrad.cards import Resolved
+from rlgrad.errors import UsageError
+from rlgrad.store import Run, card_text, read_run
+
+LEAST_EPISODES = 10
+_CURVES = (
+    "rollout/ep_rew_mean",
+    "time/cpu_seconds",
+    "gradient/variance",
+    "gradient/snr",
+)
+
+
+@dataclass(frozen=True)
+class SeedRecord:
+    """One trained seed."""
+
+    seed: int
+    run: Path
+    status: str
+    """"finished" at the end of its budget, "solved" where it was stopped there, or "failed"."""
+    steps: int
+    """Env steps it trained."""
+    together: int
+    """Seeds that shared its process, itself included."""
+    solved_at_step: int | None
+    solved_at_seconds: float | None
+    """CPU-seconds of the process when it counted as solved, divided by ``together``."""
+    cpu_seconds: float
+    """CPU-seconds of its training, divided by ``together``."""
+    evaluation: dict[str, Any]
+    """Scores on fresh episodes, "sampled" and "argmax"."""
+    curves: dict[str, tuple[tuple[float, float], ...]]
+    """(env steps, number) by tag of the record; seconds are already shared."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One agent on one environment: all its seeds, from one or several runs."""
+
+    env: str
+    agent: str
+    """Label; tells apart cards of one agent that differ."""
+    card: dict[str, Any]
+    """What was trained, see ``identity``."""
+    peer: bool
+    solved_at: float | None
+    seeds: tuple[SeedRecord, ...]
+    alone: tuple[SeedRecord, ...] = ()
+    """Seeds that had a process of their own, for their seconds."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of the packages that trained them; several where runs differ."""
+    tuning: dict[str, Any] = field(default_factory=dict)
+    """How much tuning stands behind the settings; see ``card_files.TUNING``."""
+
+    @property
+    def runs(self) -> list[Path]:
+        """Directories that the seeds come from."""
+        return list(dict.fromkeys(record.run for record in (*self.seeds, *self.alone)))
+
+
+def identity(card: Run | Resolved) -> dict[str, Any]:
+    """All that decides what is trained: the run's card without its seeds."""
+    if isinstance(card, Run):
+        text = (card.path / "card.toml").read_text("utf-8")
+    else:
+        text = card_text(card, [0])
+    return {k: v for k, v in tomllib.loads(text).items() if k not in ("format", "seeds")}
+
+
+def read_seeds(run: Run) -> list[SeedRecord]:
+    """What each seed of a run came to.
+
+    Raises:
+        UsageError: where the run has not ended, or was not evaluated.
+    """
+    result = run.result()
+    if not result:
+        raise UsageError(f"{run.path} is not finished; let it end, or leave it out")
+    curves = _curves(run)
+    records = []
+    try:
+        together = int(result.get("together", len(result["seeds"])))
+        for row in result["seeds"]:
+            records.append(_record(run, result, row, together, curves.get(row["seed"], {})))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{run.path}: result.json is damaged: {error!r}; train again") from None
+    return records
+
+
+def _record(
+    run: Run,
+    result: Mapping[str, Any],
+    row: Mapping[str, Any],
+    together: int,
+    curves: dict[str, tuple[tuple[float, float], ...]],
+) -> SeedRecord:
+    seconds = (row.get("solved_at_seconds") or {}).get("cpu")
+    shared = {
+        tag: tuple((x, y / together) for x, y in points) if tag.startswith("time/") else points
+        for tag, points in curves.items()
+    }
+    clock = shared.get("time/cpu_seconds")
+    spent = clock[-1][1] if clock else float(result["cpu_seconds"]) / len(result["seeds"])
+    return SeedRecord(
+        int(row["seed"]),
+        run.path,
+        str(row["status"]),
+        int(row["steps"]),
+        together,
+        row["solved_at_step"],
+        None if seconds is None else float(seconds) / together,
+        spent,
+        dict(row["evaluation"] or {}),
+        shared,
+    )
+
+
+def _curves(run: Run) -> dict[int, dict[str, tuple[tuple[float, float], ...]]]:
+    """By seed and tag, (env steps, number) in the order of training."""
+    found: dict[int, dict[str, list[tuple[float, float]]]] = {}
+    for row in run.metrics():
+        try:
+            seed = found.setdefault(int(row["seed"]), {})
+            for tag in _CURVES:
+                if tag in row:
+                    seed.setdefault(tag, []).append((float(row["step"]), float(row[tag])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{run.path}: metrics.jsonl is damaged: {error!r}") from None
+    return {seed: {tag: tuple(xy) for tag, xy in tags.items()} for seed, tags in found.items()}
+
+
+def check_seed(record: SeedRecord) -> None:
+    """Refuse a seed that cannot stand in a comparison, and say what to do.
+
+    Raises:
+        UsageError: naming run and seed.
+    """
+    where = f"{record.run}: seed {record.seed}"
+    if record.status in ("running", "interrupted"):
+        raise UsageError(f"{where} was interrupted; train it to its end, or leave the run out")
+    if record.status == "failed":
+        return  # counted as unsolved, at the score of its last good parameters
+    if not record.evaluation:
+        raise UsageError(f"{where} has no evaluation; train it again with --eval-episodes")
+    episodes = record.evaluation["sampled"]["episodes"]
+    if episodes < LEAST_EPISODES:
+        raise UsageError(
+            f"{where} was evaluated on {episodes} episodes; expected at least {LEAST_EPISODES}: "
+            "train it again with a larger --eval-episodes"
+        )
+
+
+def peer_of(card: Mapping[str, Any]) -> bool:
+    """Whether another library trained it."""
+    return "peer" in card
+
+
+def gather(runs: Sequence[Run]) -> list[Entry]:
+    """Runs grouped by environment and card; a seed that several runs hold is taken once.
+
+    Raises:
+        UsageError: for a run that is unfinished, damaged or was not evaluated.
+    """
+    groups: dict[str, list[tuple[Run, SeedRecord]]] = {}
+    for run in runs:
+        key = json.dumps(identity(run), sort_keys=True)
+        groups.setdefault(key, []).extend((run, record) for record in read_seeds(run))
+    entries = []
+    for key, members in groups.items():
+        card = json.loads(key)
+        run = members[0][0]
+        # Equal bits alone and together, so any run's seed will do; the largest company first.
+        ordered = sorted((record for _, record in members), key=lambda r: -r.together)
+        seeds: dict[int, SeedRecord] = {}
+        for record in ordered:
+            seeds.setdefault(record.seed, record)
+        alone = {r.seed: r for r in ordered if r.together == 1}
+        entries.append(
+            Entry(
+                run.env_id,
+                run.agent,
+                card,
+                peer_of(card),
+                run.result().get("solved_at"),
+                tuple(seeds[seed] for seed in sorted(seeds)),
+                tuple(alone[seed] for seed in sorted(alone)),
+                *_about({run.path: run for run, _ in members}.values()),
+            )
+        )
+    return entries
+
+
+def _about(runs: Iterable[Run]) -> tuple[dict[str, str], dict[str, Any]]:
+    """(versions, tuning) that the runs tell of; both versions where they differ."""
+    versions: dict[str, str] = {}
+    tuning: dict[str, Any] = {}
+    for run in runs:
+        about = about_run(run)
+        for package, version in dict(about.get("versions", {})).items():
+            known = versions.setdefault(package, str(version))
+            if version not in known.split(" and "):
+                versions[package] = f"{known} and {version}"
+        told = about.get("tuning")
+        if isinstance(told, dict):
+            tuning |= {key: told[key] for key in TUNING.keys() & told.keys()}
+    return versions, tuning
+
+
+def about_run(run: Run) -> dict[str, Any]:
+    """What a run's run.json tells; empty where it cannot be read."""
+    try:
+        return dict(json.loads((run.path / "run.json").read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def from_paths(paths: Sequence[Path]) -> list[Entry]:
+    """Entries of finished runs that the user named, labelled apart where one agent has two cards.
+
+    Raises:
+        UsageError: naming the run and what to do.
+    """
+    entries = gather([read_run(path) for path in paths])
+    for entry in entries:
+        for record in entry.seeds:
+            check_seed(record)
+    return labelled(entries)
+
+
+def labelled(entries: Sequence[Entry]) -> list[Entry]:
+    """The same with labels that are told apart, by what their cards differ in."""
+    by_name: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        by_name.setdefault((entry.env, entry.agent), []).append(entry)
+    renamed = {}
+    for members in by_name.values():
+        if len(members) > 1:
+            tables = [flat(member.card) for member in members]
+            keys = [k for k in sorted(set().union(*tables)) if len({t.get(k) for t in tables}) > 1]
+            for member, table in zip(members, tables, strict=True):
+                differing = ", ".join(f"{k.rpartition('.')[2]} {table.get(k, '-')}" for k in keys)
+                renamed[id(member)] = f"{member.agent} ({differing})"
+    return [replace(entry, agent=renamed.get(id(entry), entry.agent)) for entry in entries]
+
+
+def flat(card: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A nested table as dotted keys to texts."""
+    found: dict[str, str] = {}
+    for key, value in card.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = json.dumps(value)
+    return found

@@ -1,0 +1,114 @@
+"""A comparison as files: report, pictures, tables, and TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlgrad.card_files import safe_name
+from rlgrad.comparison.analysis import Summary
+from rlgrad.comparison.judgement import Judgement
+from rlgrad.comparison.records import Entry
+from rlgrad.comparison.report import page
+from rlgrad.errors import UsageError
+from rlgrad.log import EventFile
+from rlgrad.output import csv_text, write_folder
+from rlgrad.plots import png
+
+_CURVES = {
+    "rollout/ep_rew_mean": "compare/ep_rew",
+    "gradient/variance": "compare/gradient_variance",
+}
+
+
+def destination(targets: Sequence[str], output: str, log_dir: str) -> Path:
+    """The folder of the report, checked before anything is trained.
+
+    Raises:
+        UsageError: where ``output`` exists already.
+    """
+    if output:
+        if Path(output).exists():
+            raise UsageError(f"--output {output} exists; name a folder that does not, or remove it")
+        return Path(output)
+    runs = any(Path(target).is_dir() for target in targets)
+    name = "runs" if runs else "+".join(safe_name(target) for target in targets)
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    return Path(log_dir) / "compare" / safe_name(name) / stamp
+
+
+def write(found: Judgement, folder: Path) -> None:
+    """Write everything into a new folder, whole or not at all.
+
+    Raises:
+        UsageError: where it cannot be written.
+    """
+    whole = page(found)
+    pictures = {name: png(figure) for name, figure in whole.figures.items()}
+    files = {
+        "report.html": whole.html().encode(),
+        "comparison.json": json.dumps(found.to_dict(), indent=1).encode(),
+        "seeds.csv": csv_text(found.rows()).encode(),
+        "agents.csv": csv_text(_flat_summaries(found)).encode(),
+        **{f"{name}.png": data for name, data in pictures.items()},
+        **_events(found, pictures, str(folder)),
+    }
+    write_folder(folder, files)
+
+
+def _flat_summaries(found: Judgement) -> list[dict[str, object]]:
+    """Summaries with an interval's bounds in columns of their own."""
+    rows = []
+    for summary in found.summaries:
+        row: dict[str, object] = {}
+        for key, value in vars(summary).items():
+            if isinstance(value, tuple):
+                row |= dict(zip((key, f"{key}_low", f"{key}_high"), value, strict=True))
+            else:
+                row[key] = value
+        rows.append(row)
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return [{key: row.get(key) for key in keys} for row in rows]
+
+
+def _events(found: Judgement, pictures: dict[str, bytes], group: str) -> dict[str, bytes]:
+    """TensorBoard: curves and final numbers of each agent, and the pictures."""
+    with tempfile.TemporaryDirectory() as beside:
+        root = Path(beside)
+        events = EventFile(root)
+        for name, data in pictures.items():
+            events.image(f"compare/{name}", data)
+        events.close()
+        for entry, summary in zip(found.entries, found.summaries, strict=True):
+            several = len(found.envs) > 1
+            name = safe_name(entry.agent) + (f" {safe_name(entry.env)}" if several else "")
+            events = EventFile(root / name)
+            _agent_events(events, found, entry, summary)
+            about = {"environment": entry.env, "agent": entry.agent, "seeds": summary.seeds}
+            events.hparams(f"{group}/{name}", about)
+            events.close()
+        return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("events.*")}
+
+
+def _agent_events(events: EventFile, found: Judgement, entry: Entry, summary: Summary) -> None:
+    """Scalars of one agent: its curves with their bands, and what it came to at its last step."""
+    for tag, shown in _CURVES.items():
+        curve = found.curves(entry.env, tag).get(entry.agent)
+        if curve is None:
+            continue
+        tags = (f"{shown}_iqm", f"{shown}_low", f"{shown}_high")
+        for x, *bounds in zip(curve.x, curve.value, curve.low, curve.high, strict=True):
+            events.scalars(round(x), dict(zip(tags, map(float, bounds), strict=True)))
+    final = {
+        "compare/return_iqm": summary.iqm.value,
+        "compare/solved_share": summary.solved / summary.seeds,
+        "compare/env_steps_to_solve": (summary.steps_to_solve or (math.inf,))[0],
+        "compare/cpu_seconds_to_solve_together": (summary.seconds_together or (math.inf,))[0],
+        "compare/cpu_seconds_to_solve_alone": (summary.seconds_alone or (math.inf,))[0],
+    }
+    last = max(record.steps for record in entry.seeds)
+    events.scalars(last, {tag: x for tag, x in final.items() if math.isfinite(x)})

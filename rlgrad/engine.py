@@ -1,0 +1,110 @@
+"""What a session needs of whatever trains: rlgrad's own trainer, or a peer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from rlgrad.clock import Seconds
+
+WINDOW = 100
+"""Training episodes whose mean return decides whether a seed counts as solved."""
+
+
+@dataclass
+class Outcome:
+    """Where a seed stands, and how it ended."""
+
+    seed: int
+    status: Literal["running", "finished", "solved", "failed", "interrupted"] = "running"
+    steps: int = 0
+    """Valid env steps."""
+    episodes: int = 0
+    mean_return: float = float("nan")
+    """Of the last 100 training episodes."""
+    mean_length: float = float("nan")
+    solved_at_step: int | None = None
+    solved_at_seconds: dict[str, float] | None = None
+    """CPU and wall seconds of training when the seed counted as solved."""
+    reason: str = ""
+    evaluation: dict[str, Any] | None = None
+
+    def count(
+        self,
+        steps: int,
+        episodes: int,
+        means: tuple[float, float],
+        solved_at: float | None,
+        seconds: Seconds,
+    ) -> None:
+        """Take in an iteration, and note when the seed first counts as solved.
+
+        Args:
+            steps: valid env steps so far.
+            episodes: finished so far.
+            means: return and length, over the last 100 episodes.
+            solved_at: mean return at which the seed counts as solved; None: never.
+            seconds: of training so far.
+        """
+        self.steps, self.episodes = steps, episodes
+        self.mean_return, self.mean_length = means
+        enough = solved_at is not None and episodes >= WINDOW and self.mean_return >= solved_at
+        if enough and self.solved_at_step is None:
+            self.solved_at_step, self.solved_at_seconds = steps, seconds._asdict()
+
+    def settle(self, total: int, stop_when_solved: bool) -> None:
+        """Say so where a running seed is done: solved, or ``total`` env steps taken."""
+        if self.status != "running":
+            return
+        if self.solved_at_step is not None and stop_when_solved:
+            self.status = "solved"
+        elif self.steps >= total:
+            self.status = "finished"
+
+
+@runtime_checkable
+class Watch(Protocol):
+    """What an engine calls while it trains."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether training is to end as soon as it can."""
+
+    def wants(self, steps: int) -> bool:
+        """Whether numbers will be logged after so many further env steps of some seed."""
+
+    def after(self) -> None:
+        """Log, save, evaluate: whatever is due."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Trains S seeds."""
+
+    outcomes: list[Outcome]
+    """Of each seed; ``run`` keeps them up to date."""
+    solved_at: float | None
+    notes: list[str]
+    """What the user should hear before training."""
+    where: str
+    """The device, and why."""
+    together: int
+    """Seeds that share the process's seconds: S, or 1 where they train one after another."""
+
+    def run(self, watch: Watch) -> None:
+        """Train all seeds to their end, or until ``watch.stopped``."""
+
+    def numbers(self, i: int) -> Mapping[str, float]:
+        """What to log of seed number i beside its outcome, by TensorBoard tag."""
+
+    def seconds(self, i: int | None = None) -> Seconds:
+        """Of training: of seed number i with those that share them; None: of the whole run."""
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and counters for a checkpoint."""
+
+    def close(self) -> None:
+        """Release the environments."""

@@ -1,0 +1,106 @@
+"""From a run directory to a policy: one seed of a checkpoint, rebuilt as the run's card says."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gymnasium.spaces.utils import flatdim, flatten_space
+
+from rlgrad.actions import Actions
+from rlgrad.agent import Policy
+from rlgrad.errors import UsageError, shown
+from rlgrad.learner import Learner
+from rlgrad.make import make_one
+from rlgrad.peer_cards import is_trusted
+from rlgrad.preflight import check_memory, fitting, observation_factors
+from rlgrad.store import Run, load_checkpoint
+
+
+def _chosen(run: Run, seed: int | None, checkpoint: Path | None) -> tuple[int, Path]:
+    """(the seed, or the run's first; the checkpoint, or the run's newest)."""
+    files = run.checkpoints()
+    if checkpoint is None and not files:
+        raise UsageError(f"{run.path} has no checkpoint yet; let it train on")
+    seed = run.seeds[0] if seed is None else seed
+    if seed not in run.seeds:
+        names = ", ".join(map(str, run.seeds))
+        raise UsageError(f"{run.path} has no seed {seed}; it has {names}")
+    return seed, checkpoint or files[-1]
+
+
+def load_policy(run: Run, seed: int | None = None, checkpoint: Path | None = None) -> Policy:
+    """The policy of one seed, from a run's newest checkpoint or a given one.
+
+    Args:
+        run: of one of rlgrad's agents or of a peer.
+        seed: which of its seeds; None: its first.
+        checkpoint: file; None: the newest.
+
+    Raises:
+        UsageError: where the checkpoint or the seed is missing or damaged.
+    """
+    if run.peer is None:
+        return load_learner(run, seed, checkpoint)[0]
+    from rlgrad.peers.policy import load_peer
+
+    seed, path = _chosen(run, seed, checkpoint)
+    tensors, counters = load_checkpoint(path)
+    return load_peer(run, seed, path, tensors, counters)
+
+
+def load_learner(
+    run: Run, seed: int | None = None, checkpoint: Path | None = None
+) -> tuple[Learner, int]:
+    """(learner of one seed, that seed) from a run's newest checkpoint or a given one."""
+    if run.peer is not None:
+        raise UsageError(f"{run.path} is of the peer {run.agent}, which has no learner of rlgrad")
+    seed, path = _chosen(run, seed, checkpoint)
+    tensors, counters = load_checkpoint(path)
+    learner = _empty_learner(run, seed, path, counters)
+    expected, seeds, row = learner.state_dict(), len(run.seeds), run.seeds.index(seed)
+    for name, like in expected.items():
+        fitting(path, name, tensors.get(name), like.dtype, [seeds, *like.shape[1:]], row)
+    learner.load_state_dict({name: tensors[name][row : row + 1] for name in expected})
+    return learner, seed
+
+
+def _empty_learner(run: Run, seed: int, path: Path, counters: dict[str, Any]) -> Learner:
+    """A learner as card and environment say; the checkpoint's own numbers must agree."""
+    env = make_one(run.env_id, run.env_kwargs, run.config.max_episode_steps)
+    space, actions = flatten_space(env.observation_space), Actions(env.action_space)
+    features = flatdim(space)
+    env.close()
+    try:
+        scale = observation_factors(space, run.config.observation_scale)
+        check_memory(run.config, features, actions.outputs, run.config.num_envs, 1)
+    except UsageError as error:
+        raise UsageError(f"{run.path}: {error}") from None
+    says = {"features": features, "actions": list(actions.sizes), "observation_scale": scale}
+    for key, value in says.items():
+        if counters.get(key) != value:
+            raise UsageError(
+                f"{path}: {key} = {shown(counters.get(key))}; {run.env_id} with the run's card "
+                f"has {shown(value)}"
+            )
+    return Learner(run.config, features, actions.sizes, [seed], scale)
+
+
+def require_modules(run: Run, given: Sequence[str]) -> None:
+    """Refuse to import what a run's card names: a file from elsewhere must not choose code to run.
+
+    Raises:
+        UsageError: with the flag that gives the consent.
+    """
+    named = [*run.env_modules, *([run.env_id.rpartition(":")[0]] if ":" in run.env_id else [])]
+    needed = [(module, "environment") for module in named]
+    if run.peer is not None and not is_trusted(run.peer.algorithm):
+        needed.append((run.peer.algorithm.rpartition(".")[0], "algorithm"))
+    for module, what in needed:
+        if module not in given and module not in sys.modules:
+            raise UsageError(
+                f"{run.path} needs the module {module!r} imported for its {what}; "
+                f"if you trust it, pass --env-module {module}"
+            )
