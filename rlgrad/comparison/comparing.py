@@ -10,8 +10,9 @@ from typing import Any
 
 from rlgrad.comparison import plan
 from rlgrad.comparison.floor import floors
+from rlgrad.comparison.gathering import from_paths, gather
 from rlgrad.comparison.plan import Request, Task
-from rlgrad.comparison.records import LEAST_EPISODES, Entry, check_seed, from_paths, gather
+from rlgrad.comparison.records import LEAST_EPISODES, Entry, check_seed
 from rlgrad.comparison.results import Comparison
 from rlgrad.comparison.workers import train_all
 from rlgrad.config import FIELDS
