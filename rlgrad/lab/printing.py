@@ -105,7 +105,7 @@ def print_table(table: Measurements) -> None:
     console.print()
     wide = console.width >= WIDE
     shown = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    shown.add_column("estimator", overflow="fold")
+    shown.add_column("estimator", overflow="fold", min_width=min(22, console.width // 4))
     for title in (*TITLES, *(["var"] if wide else [])):
         shown.add_column(title, justify="right", no_wrap=True)
     for row in table.rows:
