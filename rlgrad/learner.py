@@ -13,7 +13,7 @@ from rlgrad import diagnostics, returns
 from rlgrad.acting import Actor
 from rlgrad.adam import SeedAdam
 from rlgrad.config import Config
-from rlgrad.critics import Critic
+from rlgrad.critics import ActionValue, Critic
 from rlgrad.estimators import build, one_hot
 from rlgrad.estimators.base import Draw, Objective
 from rlgrad.estimators.networks import SeedMLP
@@ -140,7 +140,7 @@ class Learner(nn.Module):
         policy = self.policy.blocks(x, live=live_rows(weight, self.seeds))
         logits = self._as_logits(policy.output, x.shape[:-1])
         draw = Draw(logits, rollout.gumbel, second, rollout.action)
-        f = self._action_value(x)
+        f = None if self.action_critic is None else ActionValue(self.action_critic, x)
         u = self.estimator.gradient(draw, credit, context=x, f=f)
         numbers = {}
         if measure:
@@ -166,13 +166,6 @@ class Learner(nn.Module):
         self._step_estimator(draw, credit, x, f, along, weight, share * c.estimator_learning_rate)
         self._adapt(rollout, target)
         return numbers
-
-    def _action_value(self, x: Float[Tensor, "S *batch F"]) -> Objective | None:
-        """The critic of relaxed actions at seen observations, the differentiable f of an agent."""
-        if self.action_critic is None:
-            return None
-        critic = self.action_critic
-        return lambda action: critic(torch.cat([x, action.flatten(-2)], -1))
 
     def _credit(self, rollout: Rollout, valued: Blocks | None) -> tuple[Tensor, Tensor]:
         """(credit of each action, target of the critic) ``[S, T, N]``, in value scales."""
