@@ -132,7 +132,8 @@ def step_three_times(lanes):
     [("step", "ZeroDivisionError: the lander has no mass"), ("making", "OSError: no such thing")],
 )
 def test_what_an_environment_raises_in_a_worker_is_told(what, words):
-    with pytest.raises(WorkerError, match=rf"environments 2 to 2: {words}"):
+    here = rf"\({__file__}, line \d+\)"
+    with pytest.raises(WorkerError, match=rf"environments 2 to 2: {words} {here}"):
         step_three_times([Trouble, Trouble, functools.partial(Trouble, what)])
 
 
