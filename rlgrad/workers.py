@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from multiprocessing import connection
@@ -92,9 +93,10 @@ def _work(
     except (EOFError, BrokenPipeError):
         pass  # the parent has closed, or is gone
     except Exception as error:
-        text = " ".join(str(error).split())[:500]
+        text, place = " ".join(str(error).split())[:500], traceback.extract_tb(error.__traceback__)
+        where = f"{place[-1].filename}, line {place[-1].lineno}"
         with contextlib.suppress(OSError):
-            pipe.send(f"{type(error).__name__}: {text}")
+            pipe.send(f"{type(error).__name__}: {text} ({where})")
     finally:
         if env is not None:
             env.close()
