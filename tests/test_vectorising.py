@@ -139,7 +139,7 @@ def test_what_an_environment_raises_in_a_worker_is_told(what, words):
 
 def test_a_worker_that_hangs_is_given_up(monkeypatch):
     monkeypatch.setattr(workers, "PATIENCE", 1.0)
-    with pytest.raises(WorkerError, match="worker 0 .* no answer for 10 minutes"):
+    with pytest.raises(WorkerError, match=r"worker 0 .* no answer for 10 minutes"):
         step_three_times([functools.partial(Trouble, seconds=3600.0), Trouble])
 
 
