@@ -21,12 +21,14 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from rlgrad.errors import UsageError
+
 PATIENCE = 600.0  # seconds until a worker that does not answer counts as hanging
 FORKS = sys.platform == "linux"  # elsewhere it is missing, or unsafe beside system libraries
 Lane = Callable[[], gymnasium.Env[Any, Any]]
 
 
-class WorkerError(RuntimeError):
+class WorkerError(UsageError):
     """A worker process raised, died or hangs; the message names it and its environments."""
 
 
