@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import io
 import math
 import os
@@ -93,12 +94,59 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         _fill(beside, files)
         _swap(beside, target, old)
     except OSError as error:
-        raise UsageError(
-            f"cannot write {path}: {error.strerror or error}; name a folder on a disk that has "
-            "room and that you may write to"
-        ) from None
+        raise _refused(path, error) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_fresh(path: Path, files: Mapping[str, bytes]) -> Path:
+    """Write a folder that is new, whole or not at all; ``path_1`` and so on where it exists.
+
+    Two processes that want the same name get two.
+
+    Args:
+        path: of the folder.
+        files: contents by name.
+
+    Returns:
+        The folder that was written.
+
+    Raises:
+        UsageError: for a name that leaves the folder, and where the disk refuses.
+    """
+    _checked(list(files))
+    target = path.resolve()
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        _fill(beside, files)
+        for attempt in range(1000):
+            folder = path.with_name(f"{path.name}_{attempt}") if attempt else path
+            if not folder.exists() and _claimed(beside, folder):
+                _sync(target.parent)
+                return folder
+        raise UsageError(f"cannot write {path}: a thousand folders of that name exist")
+    except OSError as error:
+        raise _refused(path, error) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _claimed(beside: Path, folder: Path) -> bool:
+    """Give a folder its name; False where another process was faster."""
+    try:
+        beside.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            return False
+        raise
+    return True
+
+
+def _refused(path: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"cannot write {path}: {error.strerror or error}; name a folder on a disk that has "
+        "room and that you may write to"
+    )
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

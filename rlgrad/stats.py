@@ -35,6 +35,7 @@ __all__ = [
 
 Booleans = NDArray[np.bool_]
 
+RESAMPLES_OF_CURVES = 2_000
 _TRIMMED = 0.25  # of the scores, at either end
 _HALF = 0.5 + 1e-12  # a product of shares may miss one half by rounding
 
@@ -211,7 +212,7 @@ def curve(
     grid: Floats,
     done: Sequence[bool] | None = None,
     *,
-    resamples: int = 2_000,
+    resamples: int = RESAMPLES_OF_CURVES,
     seed: int = 0,
     level: float = 0.95,
 ) -> Curve:

@@ -68,7 +68,7 @@ def test_finished_runs_are_reused_and_only_missing_seeds_trained(found, runs):
     )
     assert cards(runs) == before
     assert again.agents == ["relax", "reinforce"]
-    assert again.aggregate["relax"] == found.aggregate["relax"]
+    assert {s.agent: s.iqm for s in again.summaries} == {s.agent: s.iqm for s in found.summaries}
     more = rlgrad.compare("CartPole-v1", agents="relax", seeds="1001-1003", log_dir=runs, **SMALL)
     (fresh,) = cards(runs) - before
     assert read_run(fresh.parent).seeds == (1003,)
@@ -149,17 +149,64 @@ def test_it_says_where_cards_differ_and_how_few_seeds_there_are(found):
     assert found.differences["hidden"] == {"[64, 64]": ["reinforce"], "[32, 32]": ["relax"]}
     assert not {"estimator", "signal", "temperature", "width"} & found.differences.keys()
     assert any("fewer than 5" in line for line in found.warnings)
-    assert all("3 against 3" in line for line in found.verdicts)
+    # Scores that do not overlap leave the bootstrap without doubt, so few seeds claim nothing.
+    assert found.improvement["relax"]["reinforce"].low == 1.0
+    assert [line.partition(" (")[0] for line in found.verdicts] == [
+        "too few seeds for a claim about relax and reinforce"
+    ]
 
 
 def test_a_failed_seed_counts_with_the_score_of_random_actions(found):
     entry = found.entries[0]
-    broken = dataclasses.replace(entry.seeds[0], status="failed", evaluation={})
+    broken = dataclasses.replace(entry.seeds[0], status="failed")  # once evaluated, then failed
     worse = dataclasses.replace(entry, seeds=(broken, *entry.seeds[1:]))
     assert analysis.scores(worse, 22.0).tolist()[0] == 22.0
     again = dataclasses.replace(found, entries=(worse, *found.entries[1:]))
     assert again.summaries[0].failed == 1
     assert any("seeds failed: reinforce on CartPole-v1 (1)" in line for line in again.warnings)
+
+
+def many(found, scores: dict[str, float], **changed):
+    """A comparison of five seeds each, with scores of one's own."""
+    entries = []
+    for entry, (agent, score) in zip(found.entries, scores.items(), strict=True):
+        seeds = tuple(
+            dataclasses.replace(
+                entry.seeds[0], seed=i, evaluation={way: {"mean": score + i, "episodes": 10,
+                "deviation": 0.0, "unfinished": 0} for way in ("sampled", "argmax")},
+            )
+            for i in range(5)
+        )  # fmt: skip
+        entries.append(dataclasses.replace(entry, agent=agent, seeds=seeds, **changed))
+    return dataclasses.replace(found, entries=tuple(entries))
+
+
+def test_claims_need_no_scale_and_follow_the_scores(found):
+    # All below random actions, and no score that counts as solved.
+    again = many(found, {"bad": -300.0, "good": -200.0}, solved_at=None)
+    assert again.verdicts[0].startswith("good scores above bad (probability 1.00")
+    assert "no difference shown" in many(found, {"a": 1.0, "b": 1.0}).verdicts[0]
+    flat = many(found, {"a": 0.0, "b": 0.0}, solved_at=None)
+    assert flat.html()  # nothing is divided by nothing
+
+
+def test_environments_without_a_scale_are_left_out_and_named(found):
+    other = many(found, {"reinforce": -5.0, "relax": -5.0}, solved_at=None, env="Flat-v0")
+    both = dataclasses.replace(
+        found, entries=(*found.entries, *other.entries), floors={**found.floors, "Flat-v0": 0.0}
+    )
+    assert any("no scale on Flat-v0" in line for line in both.warnings)
+    floor = found.floors["CartPole-v1"]
+    relax = next(s for s in found.summaries if s.agent == "relax")
+    expected = (relax.mean.value - floor) / (475 - floor)
+    assert both.aggregate["relax"]["mean"].value == pytest.approx(expected)
+
+
+def test_agents_that_trained_longer_are_named(found):
+    longer = [dataclasses.replace(r, steps=2 * r.steps) for r in found.entries[0].seeds]
+    entry = dataclasses.replace(found.entries[0], seeds=tuple(longer))
+    again = dataclasses.replace(found, entries=(entry, *found.entries[1:]))
+    assert any("different numbers of env steps on CartPole-v1" in line for line in again.warnings)
 
 
 def test_it_says_where_tuning_met_reported_seeds(found):
@@ -203,11 +250,31 @@ def test_the_report_is_whole_or_not_at_all(found, tmp_path):
     assert len((folder / "seeds.csv").read_text().splitlines()) == 1 + 6
     with pytest.raises(UsageError, match="exists"):
         destination(["CartPole-v1"], str(folder), "runs")
+    assert write(found, folder) == tmp_path / "report_1"  # a name that is taken is left alone
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(UsageError):
-        write(found, blocked / "report")
+    for refuse in (
+        lambda: write(found, blocked / "report"),
+        lambda: destination(["CartPole-v1"], str(blocked / "report"), "runs"),
+    ):
+        with pytest.raises(UsageError):
+            refuse()
     assert blocked.read_text() == ""
+
+
+def test_what_cannot_be_kept_is_shown_all_the_same(found, tmp_path, monkeypatch, capsys):
+    from rlgrad.comparison import comparing, writing
+
+    def refuse(found, folder):
+        raise UsageError("disk full")
+
+    monkeypatch.setattr(comparing, "compare", lambda *targets, **asked: found)
+    monkeypatch.setattr(writing, "write", refuse)
+    assert cli.main(["compare", "CartPole-v1", "--log-dir", str(tmp_path), "--json"]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["agents"] == ["reinforce", "relax"]
+    assert "rlgrad: disk full" in said.err
+    assert "relax" in said.err
 
 
 def test_json_has_no_infinity(found):
@@ -233,6 +300,7 @@ def test_json_has_no_infinity(found):
         (["compare", "Pendulum-v1", "--agents", "relax"], "continuous action space"),
         (["compare", "CartPole-v1", "."], "not both"),
         (["compare", "."], "is no run directory"),
+        (["compare", ".", "--seeds", "3"], "--seeds is for training"),
         (["compare", "runs/nothing"], "runs/nothing"),
     ],
 )

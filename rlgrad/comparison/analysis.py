@@ -58,7 +58,10 @@ class Summary:
 
 def scores(entry: Entry, floor: float, way: str = "sampled") -> Floats:
     """Mean returns on fresh episodes, one per seed; ``floor`` for those that failed."""
-    found = [r.evaluation[way]["mean"] if r.evaluation else floor for r in entry.seeds]
+    found = [
+        floor if r.status == "failed" or not r.evaluation else r.evaluation[way]["mean"]
+        for r in entry.seeds
+    ]
     return np.array(found, dtype=np.float64)
 
 
@@ -121,24 +124,34 @@ def _to_solve(entry: Entry, records: Sequence[SeedRecord], unit: str, seed: int)
     return stats.median_time(*times(records, unit), resamples=RESAMPLES, seed=seed)
 
 
+def scales(entries: Sequence[Entry], floors: Mapping[str, float]) -> dict[str, float]:
+    """The score that is 1 on each environment, random actions having 0.
+
+    It is the score that counts as solved, or else the best seed's. An environment on which that
+    is no more than random actions have is left out: it has no scale.
+    """
+    tops: dict[str, float] = {}
+    for env in dict.fromkeys(entry.env for entry in entries):
+        own = [entry for entry in entries if entry.env == env]
+        best = max(float(scores(entry, floors[env]).max()) for entry in own)
+        top = best if own[0].solved_at is None else own[0].solved_at
+        if top > floors[env]:
+            tops[env] = top
+    return tops
+
+
 def aggregate(
     entries: Sequence[Entry], floors: Mapping[str, float], seed: int
 ) -> dict[str, dict[str, Interval]]:
-    """Statistics of normalised scores over all environments, by agent.
-
-    A score is normalised so that random actions have 0 and the score that counts as solved has 1;
-    without such a score the best seed's has 1.
-    """
-    tops = {e.env: e.solved_at for e in entries}
-    for env, top in tops.items():
-        if top is None:
-            best = (scores(e, floors[env]).max() for e in entries if e.env == env)
-            tops[env] = float(max(best))
+    """Statistics of normalised scores over several environments, by agent; empty for one."""
+    tops = scales(entries, floors)
+    if len({entry.env for entry in entries}) < 2 or not tops:
+        return {}
     found = {}
     for agent in dict.fromkeys(e.agent for e in entries):
-        own = [e for e in entries if e.agent == agent]
+        own = [e for e in entries if e.agent == agent and e.env in tops]
         x: list[Floats] = [
-            np.asarray(stats.normalised(scores(e, floors[e.env]), floors[e.env], tops[e.env] or 0))
+            np.asarray(stats.normalised(scores(e, floors[e.env]), floors[e.env], tops[e.env]))
             for e in own
         ]
         indices = stats.bootstrap_indices([len(each) for each in x], RESAMPLES, seed)
@@ -188,22 +201,26 @@ def differences(entries: Sequence[Entry]) -> dict[str, dict[str, list[str]]]:
 
 
 def verdicts(
-    improvements: Mapping[str, Mapping[str, Interval]],
-    aggregates: Mapping[str, Mapping[str, Interval]],
-    seeds: Mapping[str, int],
+    improvements: Mapping[str, Mapping[str, Interval]], seeds: Mapping[str, int]
 ) -> list[str]:
-    """What may be claimed of the best agent against each other, in words."""
-    if len(aggregates) < 2:
+    """What may be claimed of the best agent against each other, in words.
+
+    The best is the one most likely to score above the others. Nothing is claimed from few seeds:
+    where their scores do not overlap, the bootstrap sees no uncertainty at all.
+    """
+    if len(improvements) < 2:
         return []
-    best = max(aggregates, key=lambda agent: aggregates[agent]["iqm"].value)
+    best = max(improvements, key=lambda agent: sum(p.value for p in improvements[agent].values()))
     lines = []
     for other, p in improvements[best].items():
-        behind = f"(seeds: {seeds[best]} against {seeds[other]})"
-        said = f"probability {p.value:.2f}, 95 % interval {p.low:.2f} to {p.high:.2f} {behind}"
-        if p.low > 0.5:
-            lines.append(f"{best} scores above {other}: {said}")
+        count = f"{seeds[best]} against {seeds[other]} seeds"
+        said = f"probability {p.value:.2f}, 95 % interval {p.low:.2f} to {p.high:.2f}, {count}"
+        if min(seeds[best], seeds[other]) < FEW:
+            lines.append(f"too few seeds for a claim about {best} and {other} ({said})")
+        elif p.low > 0.5:
+            lines.append(f"{best} scores above {other} ({said})")
         else:
-            lines.append(f"no difference shown between {best} and {other}: {said}")
+            lines.append(f"no difference shown between {best} and {other} ({said})")
     return lines
 
 

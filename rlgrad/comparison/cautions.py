@@ -26,9 +26,10 @@ def _few_seeds(entries: Entries) -> Iterator[str]:
 def _protocols(entries: Entries) -> Iterator[str]:
     for env in dict.fromkeys(entry.env for entry in entries):
         own = [entry for entry in entries if entry.env == env]
-        budgets = {entry.card.get("config", {}).get("total_timesteps") for entry in own}
-        if len(budgets) > 1:
-            yield f"agents were trained for different numbers of env steps on {env}"
+        steps = {e.agent: max(record.steps for record in e.seeds) for e in own}
+        if max(steps.values()) > 1.05 * min(steps.values()):
+            told = ", ".join(f"{agent} {count:,}" for agent, count in steps.items())
+            yield f"agents were trained for different numbers of env steps on {env}: {told}"
         worlds = [{**e.card.get("environment", {}), "simulator": ""} for e in own]
         if any(world != worlds[0] for world in worlds):
             yield f"agents met different variants of {env}: see its arguments in the cards"
@@ -60,6 +61,20 @@ def _tuning(entries: Entries) -> Iterator[str]:
             )
 
 
+def _company(entries: Entries) -> Iterator[str]:
+    """Seconds that are shared are comparable only where as many share them."""
+    sizes = {e.agent: {record.together for record in e.seeds} for e in entries if not e.peer}
+    mixed = [agent for agent, found in sizes.items() if len(found) > 1]
+    if mixed:
+        yield (
+            f"the seeds of {', '.join(mixed)} were trained in processes of different company; the "
+            "CPU-seconds together are of the largest alone"
+        )
+    if len({max(found) for found in sizes.values()}) > 1:
+        told = ", ".join(f"{agent} {max(found)}" for agent, found in sizes.items())
+        yield f"CPU-seconds together are shared by different numbers of seeds: {told}"
+
+
 def _failures(entries: Entries) -> Iterator[str]:
     failed = {
         f"{entry.agent} on {entry.env}": sum(r.status == "failed" for r in entry.seeds)
@@ -71,7 +86,7 @@ def _failures(entries: Entries) -> Iterator[str]:
 
 
 _ALL: tuple[Callable[[Entries], Iterator[str]], ...] = (
-    _few_seeds, _protocols, _versions, _tuning, _failures,
+    _few_seeds, _protocols, _company, _versions, _tuning, _failures,
 )  # fmt: skip
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
 
 from rlgrad.arguments import parse_pairs
+from rlgrad.errors import UsageError
+from rlgrad.peer_cards import SHARED
+
+_TRAINING = (
+    *SHARED, "agents", "seeds", "eval_episodes", "jobs", "alone", "retrain", "env_kwargs",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,33 +57,51 @@ class Compare:
     """Show no progress."""
 
     def execute(self, chosen: dict[str, Any]) -> int:
-        """Compare, write the report, print the tables."""
-        from rlgrad.comparison.comparing import compare
+        """Compare, write the report, print the tables; 1 where a seed failed."""
+        from rlgrad.comparison.comparing import compare, is_run
         from rlgrad.comparison.tables import print_comparison
         from rlgrad.comparison.writing import destination, write
 
-        flags = {
-            key: value
-            for key in ("total_timesteps", "num_envs", "max_episode_steps")
-            if (value := getattr(self, key)) is not None
-        }
+        if any(is_run(target) for target in self.targets):
+            self._refuse_flags_of_training()
         folder = destination(self.targets, self.output, self.log_dir)
-        found = compare(
-            *self.targets,
-            agents=self.agents,
-            seeds=self.seeds,
-            jobs=self.jobs,
-            alone=self.alone,
-            retrain=self.retrain,
-            eval_episodes=self.eval_episodes,
-            env_kwargs=parse_pairs(self.env_kwargs, "--env-kwargs"),
-            env_modules=self.env_module,
-            log_dir=self.log_dir,
-            quiet=self.quiet,
+        found = compare(*self.targets, **self._asked())
+        told = found.to_dict()
+        try:  # what was measured is shown even where it cannot be kept
+            folder = write(found, folder)
+            told["report"] = str(folder / "report.html")
+        finally:
+            if self.json:
+                print(json.dumps(told))
+            print_comparison(found, stderr=self.json)
+        say = sys.stderr if self.json else sys.stdout
+        print(f"report       {folder / 'report.html'}", file=say)
+        print(f"TensorBoard  tensorboard --logdir {self.output or self.log_dir}", file=say)
+        return int(any(summary.failed for summary in found.summaries))
+
+    def _asked(self) -> dict[str, Any]:
+        """Arguments of ``rlgrad.compare``."""
+        flags = {key: getattr(self, key) for key in SHARED if getattr(self, key) is not None}
+        return {
+            "agents": self.agents,
+            "seeds": self.seeds,
+            "jobs": self.jobs,
+            "alone": self.alone,
+            "retrain": self.retrain,
+            "eval_episodes": self.eval_episodes,
+            "env_kwargs": parse_pairs(self.env_kwargs, "--env-kwargs"),
+            "env_modules": self.env_module,
+            "log_dir": self.log_dir,
+            "quiet": self.quiet,
             **flags,
-        )
-        write(found, folder)
-        if self.json:
-            print(json.dumps(found.to_dict() | {"report": str(folder / "report.html")}))
-        print_comparison(found, folder, self.log_dir)
-        return 0
+        }
+
+    def _refuse_flags_of_training(self) -> None:
+        """Finished runs are compared as they are: what would change them must not pass unheard."""
+        for field in dataclasses.fields(self):
+            if field.name in _TRAINING and getattr(self, field.name) != field.default:
+                flag = field.name.replace("_", "-")
+                raise UsageError(
+                    f"--{flag} is for training, and finished runs are compared as they are; "
+                    "leave it out, or name an environment"
+                )

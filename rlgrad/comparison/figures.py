@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from rlgrad import plots
@@ -12,6 +12,7 @@ from rlgrad.drawing import Palette
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from rlgrad.comparison.analysis import Summary
     from rlgrad.comparison.judgement import Judgement
 
 STEPS, SECONDS = "env steps per seed", "CPU-seconds per seed, shared by the seeds of a process"
@@ -39,18 +40,35 @@ def learning_curves(found: Judgement, env: str | None = None, against: str = "st
     """
     env = env or found.envs[0]
     solved_at = next(e.solved_at for e in found.entries if e.env == env)
+    lines, palette = found.curves(env, "rollout/ep_rew_mean", against), _palette(found)
+    if against == "seconds":  # what shares a process and what has its own must not be mixed up
+        names = {s.agent: _with_company(s) for s in found.summaries if s.env == env}
+        lines = {names[agent]: line for agent, line in lines.items()}
+        palette = Palette(
+            [names.get(agent, agent) for agent in found.agents], {names[a] for a in found.peers}
+        )
     return plots.curves(
-        found.curves(env, "rollout/ep_rew_mean", against),
+        lines,
         STEPS if against == "steps" else SECONDS,
         "return of the last 100 episodes",
         {} if solved_at is None else {"solved": solved_at},
         log_x=against == "seconds",
-        palette=_palette(found),
+        palette=palette,
     )
 
 
+def _with_company(summary: Summary) -> str:
+    return f"{summary.agent}, {f'{summary.together} in one' if summary.together > 1 else 'alone'}"
+
+
+def _left_out(found: Judgement, env: str, drawn: Collection[str]) -> str:
+    """Which agents a picture does not show, and why."""
+    missing = [e.agent for e in found.entries if e.env == env and e.agent not in drawn]
+    return f" Not drawn, with too few logged points: {', '.join(missing)}." if missing else ""
+
+
 def scores(found: Judgement, env: str) -> Figure:
-    """Final scores, by sampling and by argmax."""
+    """Final scores by sampled actions: interquartile mean, median and mean over seeds."""
     own = [s for s in found.summaries if s.env == env]
     return plots.intervals(
         {
@@ -95,18 +113,19 @@ def pictures(found: Judgement, env: str) -> Iterator[Picture]:
         scores(found, env),
         "Mean return on fresh episodes by sampled actions, over seeds, with 95 % intervals.",
     )
-    if found.curves(env, "rollout/ep_rew_mean"):
+    if lines := found.curves(env, "rollout/ep_rew_mean"):
         yield Picture(
             f"{file}curves-steps",
             learning_curves(found, env),
-            "Interquartile mean over seeds and its pointwise 95 % band, while training.",
+            "Interquartile mean over seeds and its pointwise 95 % band, while training."
+            + _left_out(found, env, lines),
         )
-    if found.curves(env, "rollout/ep_rew_mean", "seconds"):
+    if lines := found.curves(env, "rollout/ep_rew_mean", "seconds"):
         yield Picture(
             f"{file}curves-seconds",
             learning_curves(found, env, "seconds"),
             "The same against CPU-seconds of training: of the process, divided by the seeds that "
-            "shared it; a peer's seeds have a process of their own.",
+            "shared it, or of a seed that had its own (alone)." + _left_out(found, env, lines),
         )
     if any(e.solved_at is not None for e in found.entries if e.env == env):
         yield Picture(

@@ -35,8 +35,11 @@ def gather(runs: Sequence[Run]) -> list[Entry]:
     for key, members in groups.items():
         card = json.loads(key)
         run = members[0][0]
-        # Equal bits alone and together, so any run's seed will do; the largest company first.
-        ordered = sorted((record for _, record in members), key=lambda r: -r.together)
+        # Equal bits alone and together, so any run's seed will do: one that was not stopped early,
+        # and of those the one in the largest company.
+        ordered = sorted(
+            (record for _, record in members), key=lambda r: (r.status == "solved", -r.together)
+        )
         seeds: dict[int, SeedRecord] = {}
         for record in ordered:
             seeds.setdefault(record.seed, record)
@@ -56,20 +59,22 @@ def gather(runs: Sequence[Run]) -> list[Entry]:
     return entries
 
 
-def _about(runs: Iterable[Run]) -> tuple[dict[str, str], dict[str, Any]]:
-    """(versions, tuning) that the runs tell of; both versions where they differ."""
+def _about(runs: Iterable[Run]) -> tuple[tuple[str, ...], dict[str, str], dict[str, Any]]:
+    """(notes, versions, tuning) that the runs tell of; both versions where they differ."""
     versions: dict[str, str] = {}
     tuning: dict[str, Any] = {}
+    notes: dict[str, None] = {}
     for run in runs:
         about = about_run(run)
         for package, version in dict(about.get("versions", {})).items():
             known = versions.setdefault(package, str(version))
             if version not in known.split(" and "):
                 versions[package] = f"{known} and {version}"
+        notes |= dict.fromkeys(map(str, about.get("notes") or ()))
         told = about.get("tuning")
         if isinstance(told, dict):
             tuning |= {key: told[key] for key in TUNING.keys() & told.keys()}
-    return versions, tuning
+    return tuple(notes), versions, tuning
 
 
 def from_paths(paths: Sequence[Path]) -> list[Entry]:

@@ -22,7 +22,8 @@ class Judgement:
     entries: tuple[Entry, ...]
     floors: Mapping[str, float]
     """What random actions score, by environment."""
-    notes: tuple[str, ...] = ()
+    planned: tuple[str, ...] = ()
+    """What was said when it was planned, such as which runs were left out."""
     seed: int = 0
     """Of the bootstrap."""
 
@@ -48,7 +49,7 @@ class Judgement:
 
     @cached_property
     def aggregate(self) -> dict[str, dict[str, Interval]]:
-        """Statistics of normalised scores over all environments, by agent."""
+        """Statistics of normalised scores over several environments, by agent."""
         return analysis.aggregate(self.entries, self.floors, self.seed)
 
     @cached_property
@@ -81,15 +82,28 @@ class Judgement:
         return self._drawn[key]
 
     @cached_property
+    def notes(self) -> list[str]:
+        """What was said when it was planned and by each training."""
+        trained = (f"{e.agent} on {e.env}: {note}" for e in self.entries for note in e.notes)
+        return list(dict.fromkeys([*self.planned, *trained]))
+
+    @cached_property
     def verdicts(self) -> list[str]:
         """What may be claimed of the best agent, in words."""
         seeds = {a: min(len(e.seeds) for e in self.entries if e.agent == a) for a in self.agents}
-        return analysis.verdicts(self.improvement, self.aggregate, seeds)
+        return analysis.verdicts(self.improvement, seeds)
 
     @cached_property
     def warnings(self) -> list[str]:
         """What a reader must know before believing any of it."""
-        return cautions(self.entries)
+        found = cautions(self.entries)
+        known = analysis.scales(self.entries, self.floors)
+        if missing := [env for env in self.envs if env not in known and len(self.envs) > 1]:
+            found.append(
+                f"no scale on {', '.join(missing)}: no seed scores above random actions; left out "
+                "of the statistics over environments"
+            )
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, safe for JSON: None for what is infinite or unknown."""
@@ -103,7 +117,7 @@ class Judgement:
             "verdicts": self.verdicts,
             "warnings": self.warnings,
             "differences": self.differences,
-            "notes": list(self.notes),
+            "notes": self.notes,
             "bootstrap": {"resamples": RESAMPLES, "seed": self.seed, "level": 0.95},
             "seeds": self.rows(),
             "runs": {f"{e.agent} on {e.env}": [str(p) for p in e.runs] for e in self.entries},

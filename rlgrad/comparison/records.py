@@ -18,7 +18,6 @@ _CURVES = (
     "rollout/ep_rew_mean",
     "time/cpu_seconds",
     "gradient/variance",
-    "gradient/snr",
 )
 
 
@@ -59,6 +58,8 @@ class Entry:
     seeds: tuple[SeedRecord, ...]
     alone: tuple[SeedRecord, ...] = ()
     """Seeds that had a process of their own, for their seconds."""
+    notes: tuple[str, ...] = ()
+    """What its trainings said of themselves, such as how env steps were rounded."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of the packages that trained them; several where runs differ."""
     tuning: dict[str, Any] = field(default_factory=dict)
@@ -149,9 +150,11 @@ def check_seed(record: SeedRecord) -> None:
     """
     where = f"{record.run}: seed {record.seed}"
     if record.status in ("running", "interrupted"):
-        raise UsageError(f"{where} was interrupted; train it to its end, or leave the run out")
+        raise UsageError(
+            f"{where} was interrupted; let `rlgrad resume {record.run}` end it, or leave it out"
+        )
     if record.status == "failed":
-        return  # counted as unsolved, at the score of its last good parameters
+        return  # counted as unsolved, with the score of random actions
     if not record.evaluation:
         raise UsageError(f"{where} has no evaluation; train it again with --eval-episodes")
     episodes = record.evaluation["sampled"]["episodes"]

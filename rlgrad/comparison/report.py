@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import tomli_w
 
+from rlgrad import stats
 from rlgrad.comparison import figures
 from rlgrad.comparison.analysis import RESAMPLES, Summary
+from rlgrad.comparison.floor import EPISODES
 from rlgrad.comparison.judgement import Judgement
 from rlgrad.comparison.tables import to_solve, with_bounds
 from rlgrad.display import short
@@ -27,7 +29,7 @@ def page(found: Judgement) -> Page:
         built.note(line, "warning")
     for line in found.verdicts:
         built.note(line)
-    if len(found.envs) > 1:
+    if found.aggregate:
         _aggregate(built, found)
     for env in found.envs:
         _environment(built, found, env)
@@ -54,7 +56,8 @@ def _environment(built: Page, found: Judgement, env: str) -> None:
     rows = sorted((s for s in found.summaries if s.env == env), key=lambda s: -s.iqm.value)
     solved_at = next(e.solved_at for e in found.entries if e.env == env)
     goal = "" if solved_at is None else f" Solved: {solved_at:g} over 100 training episodes."
-    built.section(env, f"Random actions score {found.floors[env]:.4g}.{goal}")
+    random = f"Random actions score {found.floors[env]:.4g} (mean of {EPISODES} episodes)."
+    built.section(env, random + goal)
     built.table(
         ["agent", "interquartile mean", "median", "mean", "by argmax"],
         [[s.agent, *map(with_bounds, (s.iqm, s.median, s.mean, s.argmax))] for s in rows],
@@ -133,7 +136,8 @@ def _method(built: Page, found: Judgement) -> None:
         "How the numbers are made",
         "A seed's score is its mean return over fresh episodes of Gymnasium's own environment, "
         "by sampled actions, with the parameters it ended with. Intervals are 95 % percentile "
-        f"intervals of {RESAMPLES:,} bootstrap resamples of seeds (bootstrap seed {found.seed}), "
+        f"intervals of {RESAMPLES:,} bootstrap resamples of seeds (bootstrap seed {found.seed}; "
+        f"bands of curves: {stats.RESAMPLES_OF_CURVES:,}), "
         "within each environment; with few seeds such intervals are a little too short. They speak "
         "of other seeds of the same card, not of other settings or environments. The interquartile "
         "mean leaves out the lowest and the highest quarter (Agarwal et al. 2021, "

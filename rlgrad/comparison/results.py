@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlgrad.comparison.judgement import Judgement
+from rlgrad.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,6 +25,8 @@ class Comparison(Judgement):
         """Learning curves on an environment; None: the first."""
         from rlgrad.comparison.figures import learning_curves
 
+        if env is not None and env not in self.envs:
+            raise UsageError(f"nothing was compared on {env!r}; {nearest(env, self.envs)}")
         return learning_curves(self, env)
 
     def html(self) -> str:
@@ -30,6 +34,16 @@ class Comparison(Judgement):
         from rlgrad.comparison.report import page
 
         return page(self).html()
+
+    def save(self, folder: str | Path) -> Path:
+        """Report, pictures, tables and TensorBoard events, into a new folder.
+
+        Raises:
+            UsageError: where it cannot be written.
+        """
+        from rlgrad.comparison.writing import write
+
+        return write(self, Path(folder))
 
     def _repr_html_(self) -> str:
         # In a frame of its own, so that neither style touches the other.

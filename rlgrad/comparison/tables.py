@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.table import Table
@@ -23,30 +23,29 @@ def number(x: float) -> str:
     return f"{x:.3g}"
 
 
-def with_bounds(interval: Interval | None, text: object = number) -> str:
-    """``value [low, high]``; "-" where there is none, ">" for what is not reached."""
-    assert callable(text)
+def with_bounds(interval: Interval | None, text: Callable[[float], str] = number) -> str:
+    """``value [low, high]``; "-" where there is none, "∞" for what is not reached."""
     if interval is None:
         return "-"
     parts = [text(x) if math.isfinite(x) else "∞" for x in interval]
     return f"{parts[0]} [{parts[1]}, {parts[2]}]"
 
 
-def to_solve(interval: Interval | None, text: object = number) -> str:
+def to_solve(interval: Interval | None, text: Callable[[float], str] = number) -> str:
     """Median to solve, or why there is none."""
     if interval is not None and math.isinf(interval.value):
         return "not half solved"
     return with_bounds(interval, text)
 
 
-def print_comparison(found: Judgement, folder: Path, log_dir: str) -> None:
-    """Tables, what may be claimed, and where the report lies."""
-    console = Console(stderr=True, highlight=False)
+def print_comparison(found: Judgement, stderr: bool = False) -> None:
+    """Tables, what may be claimed, and what to know before believing it."""
+    console = Console(stderr=stderr, highlight=False)
     for env in found.envs:
         rows = [s for s in found.summaries if s.env == env]
         console.print(f"\n[bold]{env}[/bold], {_protocol(found, env)}", soft_wrap=True)
         console.print(_table(rows))
-    if len(found.envs) > 1:
+    if found.aggregate:
         console.print(
             "\n[bold]all environments[/bold], scores normalised: random actions 0, solved 1"
         )
@@ -64,19 +63,25 @@ def print_comparison(found: Judgement, folder: Path, log_dir: str) -> None:
         "unsolved seeds censored, - where fewer than half are solved; CPU-s: of the process, "
         "divided by the seeds that share it (together), or of a seed with its own (alone)"
     )
-    console.print(f"report       {folder / 'report.html'}", soft_wrap=True, markup=False)
-    console.print(f"TensorBoard  tensorboard --logdir {log_dir}", soft_wrap=True, markup=False)
 
 
 def _protocol(found: Judgement, env: str) -> str:
     own = [e for e in found.entries if e.env == env]
     seeds = sorted({len(e.seeds) for e in own})
-    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    episodes = max(
-        (r.evaluation["sampled"]["episodes"] for e in own for r in e.seeds if r.evaluation),
-        default=0,
+    episodes = sorted(
+        {r.evaluation["sampled"]["episodes"] for e in own for r in e.seeds if r.evaluation}
     )
-    return f"{count} seeds each, scores of {episodes} fresh episodes per seed"
+    return (
+        f"{_span(seeds)} {'seed' if seeds == [1] else 'seeds'} each, scores of {_span(episodes)} "
+        "fresh episodes per seed"
+    )
+
+
+def _span(numbers: list[int]) -> str:
+    """One number, or from the least to the most."""
+    if not numbers:
+        return "no"
+    return f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
 
 
 def _table(rows: list[Summary]) -> Table:
@@ -107,7 +112,7 @@ def _aggregate(found: Judgement) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("agent", no_wrap=True)
     for title in ("interquartile mean", "median", "mean"):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for agent, row in sorted(found.aggregate.items(), key=lambda each: -each[1]["iqm"].value):
         table.add_row(agent, *(with_bounds(row[key]) for key in ("iqm", "median", "mean")))
     return table

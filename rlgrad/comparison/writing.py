@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,8 +17,9 @@ from rlgrad.comparison.records import Entry
 from rlgrad.comparison.report import page
 from rlgrad.errors import UsageError
 from rlgrad.log import EventFile
-from rlgrad.output import csv_text, write_folder
+from rlgrad.output import csv_text, write_fresh
 from rlgrad.plots import png
+from rlgrad.stats import Interval
 
 _CURVES = {
     "rollout/ep_rew_mean": "compare/ep_rew",
@@ -26,23 +28,28 @@ _CURVES = {
 
 
 def destination(targets: Sequence[str], output: str, log_dir: str) -> Path:
-    """The folder of the report, checked before anything is trained.
+    """The folder of the report: new, in a place that can be written, before anything is trained.
 
     Raises:
-        UsageError: where ``output`` exists already.
+        UsageError: where ``output`` exists already, or nothing can be written there.
     """
-    if output:
-        if Path(output).exists():
-            raise UsageError(f"--output {output} exists; name a folder that does not, or remove it")
-        return Path(output)
     runs = any(Path(target).is_dir() for target in targets)
     name = "runs" if runs else "+".join(safe_name(target) for target in targets)
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    return Path(log_dir) / "compare" / safe_name(name) / stamp
+    folder = Path(output) if output else Path(log_dir) / "compare" / safe_name(name) / stamp
+    if output and folder.exists():
+        raise UsageError(f"--output {output} exists; name a folder that does not, or remove it")
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UsageError(f"nothing can be written to {there}; choose another place by --output")
+    return folder
 
 
-def write(found: Judgement, folder: Path) -> None:
+def write(found: Judgement, folder: Path) -> Path:
     """Write everything into a new folder, whole or not at all.
+
+    Returns:
+        The folder; with a number behind its name where another comparison had it already.
 
     Raises:
         UsageError: where it cannot be written.
@@ -57,22 +64,38 @@ def write(found: Judgement, folder: Path) -> None:
         **{f"{name}.png": data for name, data in pictures.items()},
         **_events(found, pictures, str(folder)),
     }
-    write_folder(folder, files)
+    return write_fresh(folder, files)
 
 
 def _flat_summaries(found: Judgement) -> list[dict[str, object]]:
-    """Summaries with an interval's bounds in columns of their own."""
-    rows = []
-    for summary in found.summaries:
-        row: dict[str, object] = {}
-        for key, value in vars(summary).items():
-            if isinstance(value, tuple):
-                row |= dict(zip((key, f"{key}_low", f"{key}_high"), value, strict=True))
-            else:
-                row[key] = value
-        rows.append(row)
-    keys = dict.fromkeys(key for row in rows for key in row)
-    return [{key: row.get(key) for key in keys} for row in rows]
+    """Rows of ``agents.csv``: always the same columns, an interval's bounds in their own."""
+    return [
+        {
+            "environment": s.env,
+            "agent": s.agent,
+            "peer": s.peer,
+            "seeds": s.seeds,
+            "failed": s.failed,
+            **_bounds("return_iqm", s.iqm),
+            **_bounds("return_median", s.median),
+            **_bounds("return_mean", s.mean),
+            **_bounds("return_argmax_iqm", s.argmax),
+            "solved": s.solved,
+            **_bounds("env_steps_to_solve", s.steps_to_solve),
+            **_bounds("cpu_seconds_to_solve_together", s.seconds_together),
+            "seeds_together": s.together,
+            **_bounds("cpu_seconds_to_solve_alone", s.seconds_alone),
+            "seeds_alone": s.alone,
+            "cpu_seconds_of_training": s.cpu_seconds,
+        }
+        for s in found.summaries
+    ]
+
+
+def _bounds(name: str, interval: Interval | None) -> dict[str, float | None]:
+    """Three columns; empty cells for what is not reached."""
+    x = (None,) * 3 if interval is None else (y if math.isfinite(y) else None for y in interval)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), x, strict=True))
 
 
 def _events(found: Judgement, pictures: dict[str, bytes], group: str) -> dict[str, bytes]:
@@ -105,6 +128,9 @@ def _agent_events(events: EventFile, found: Judgement, entry: Entry, summary: Su
             events.scalars(round(x), dict(zip(tags, map(float, bounds), strict=True)))
     final = {
         "compare/return_iqm": summary.iqm.value,
+        "compare/return_median": summary.median.value,
+        "compare/return_mean": summary.mean.value,
+        "compare/return_argmax_iqm": summary.argmax.value,
         "compare/solved_share": summary.solved / summary.seeds,
         "compare/env_steps_to_solve": (summary.steps_to_solve or (math.inf,))[0],
         "compare/cpu_seconds_to_solve_together": (summary.seconds_together or (math.inf,))[0],
