@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rlgrad.comparison.analysis import Summary
     from rlgrad.comparison.judgement import Judgement
 
-STEPS, SECONDS = "env steps per seed", "CPU-seconds per seed, shared by the seeds of a process"
+STEPS, SECONDS = "env steps per seed", "CPU-seconds per seed (×: seeds that share a process)"
 
 
 class Picture(NamedTuple):
@@ -58,7 +58,7 @@ def learning_curves(found: Judgement, env: str | None = None, against: str = "st
 
 
 def _with_company(summary: Summary) -> str:
-    return f"{summary.agent}, {f'{summary.together} in one' if summary.together > 1 else 'alone'}"
+    return f"{summary.agent} ×{summary.together}"
 
 
 def _left_out(found: Judgement, env: str, drawn: Collection[str]) -> str:
@@ -125,7 +125,7 @@ def pictures(found: Judgement, env: str) -> Iterator[Picture]:
             f"{file}curves-seconds",
             learning_curves(found, env, "seconds"),
             "The same against CPU-seconds of training: of the process, divided by the seeds that "
-            "shared it, or of a seed that had its own (alone)." + _left_out(found, env, lines),
+            "shared it (×20: 20 of them; ×1: a process of its own)." + _left_out(found, env, lines),
         )
     if any(e.solved_at is not None for e in found.entries if e.env == env):
         yield Picture(

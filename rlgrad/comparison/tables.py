@@ -86,7 +86,7 @@ def _span(numbers: list[int]) -> str:
 
 def _table(rows: list[Summary]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("agent", overflow="fold")
+    table.add_column("agent", no_wrap=True)
     table.add_column("return [95 %]", justify="right", no_wrap=True)
     for title in ("argmax", "solved", "steps to solve", "CPU-s together", "alone"):
         table.add_column(title, justify="right")
