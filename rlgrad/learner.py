@@ -136,11 +136,11 @@ class Learner(nn.Module):
         seen = self.see(torch.cat([rollout.observation, rollout.last.unsqueeze(1)], 1))
         x = seen[:, :-1].contiguous()
         valued = None if self.critic is None else self.critic.network.trace(seen)
-        credit, target = self._credit(rollout, valued)
+        credit, target = self.credit(rollout, valued)
         policy = self.policy.trace(x)
         logits = self._as_logits(policy.output, x.shape[:-1])
         draw = Draw(logits, rollout.gumbel, second, rollout.action)
-        f = self._action_value(x)
+        f = self.action_value(x)
         u = self.estimator.gradient(draw, credit, context=x, f=f)
         numbers = {}
         if measure:
@@ -164,17 +164,17 @@ class Learner(nn.Module):
             chosen = torch.cat([x, one_hot(draw).flatten(-2)], -1)
             self.action_critic.fit(chosen, credit, weight, step_size, critic_steps)
         self._step_estimator(draw, credit, x, f, along, weight, share * c.estimator_learning_rate)
-        self._adapt(rollout, target)
+        self.adapt(rollout, target)
         return numbers
 
-    def _action_value(self, x: Float[Tensor, "S *batch F"]) -> Objective | None:
+    def action_value(self, x: Float[Tensor, "S *batch F"]) -> Objective | None:
         """The critic of relaxed actions at seen observations, the differentiable f of an agent."""
         if self.action_critic is None:
             return None
         critic = self.action_critic
         return lambda action: critic(torch.cat([x, action.flatten(-2)], -1))
 
-    def _credit(self, rollout: Rollout, valued: Trace | None) -> tuple[Tensor, Tensor]:
+    def credit(self, rollout: Rollout, valued: Trace | None) -> tuple[Tensor, Tensor]:
         """(credit of each action, target of the critic) ``[S, T, N]``, in value scales."""
         c, scale = self.config, self.value_scale.unsqueeze(-1)
         reward = rollout.reward / scale
@@ -194,7 +194,7 @@ class Learner(nn.Module):
             credit = returns.n_step(*flags, c.gamma, c.n_step)
         return credit, credit + value[:, :-1]
 
-    def _adapt(self, rollout: Rollout, target: Tensor) -> None:
+    def adapt(self, rollout: Rollout, target: Tensor) -> None:
         """Renew running statistics, after all steps, and rebase the networks to keep functions."""
         if self.normaliser is not None:
             self.normaliser.update(rollout.observation, rollout.valid, self.networks())

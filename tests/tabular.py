@@ -175,7 +175,7 @@ def advantages(m: Model, pi: Tensor, gamma: float, decay: float, critic: Tensor)
 
 def by_rows(
     m: Model, pi: Tensor, gamma: float, critic: Tensor, rows: int, *,
-    decay: float = 1.0, n: int = 1 << 30, restart: bool = False,
+    decay: float = 1.0, n: int = 1 << 30, restart: bool = False, begin: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Sum over the rows of a rollout of P(state) x E[credit] ``[Y, J]``; beyond it the critic.
 
@@ -188,10 +188,11 @@ def by_rows(
         decay: lambda of the generalised advantage estimate.
         n: rewards before bootstrapping, with decay 1.
         restart: whether a new episode starts where one ends; else its lane stops counting.
+        begin: ``[Y]`` of the first row, where that is not an episode's start.
     """
     delta, p = differences(m, gamma, critic), pi[m.seen]
     matrix, _ = averaged(m, pi)
-    total, state = torch.zeros_like(delta), m.start
+    total, state = torch.zeros_like(delta), m.start if begin is None else begin
     for row in range(rows):
         credit = delta
         for _ in range(min(n, rows - row) - 1):  # differences that come later, from the last

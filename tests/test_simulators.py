@@ -312,6 +312,39 @@ def test_made_by_gymnasium(name):
     single.close()
 
 
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_a_restored_state_replays_bit_for_bit(name):
+    """In other lanes of another batch, at other times; over truncations, up to episodes' ends."""
+    limit, steps, pick = 40, 60, [6, 2, 2, 0]
+    env = gymnasium.make_vec(name, num_envs=7, max_episode_steps=limit)
+    env.reset(seed=3)
+    actions = [torch.arange(7) * (t + 2) // 3 % 2 for t in range(steps)]
+    kept, rows = [], []
+    for action in actions:
+        kept.append((env.state.clone(), env.elapsed.clone()))
+        rows.append(env.step(action))
+    other = gymnasium.make_vec(name, num_envs=len(pick), max_episode_steps=limit)
+    other.reset(seed=9)
+    ends = 0
+    for start in (0, 7, 33):
+        state, elapsed = (x[pick] for x in kept[start])
+        observation = other.restore(state, elapsed)
+        seen = torch.as_tensor(env.observe(env.xp, env._native(state)))
+        assert torch.equal(observation, seen)
+        alive = torch.ones(len(pick), dtype=torch.bool)
+        for action, (_, reward, terminated, truncated, info) in zip(
+            actions[start:], rows[start:], strict=True
+        ):
+            _, *found, final = other.step(action[pick])
+            for x, y in zip(found, (reward, terminated, truncated), strict=True):
+                assert torch.equal(x[alive], y[pick][alive])
+            true_next = info["final_obs"][pick]
+            assert torch.equal(final["final_obs"][alive], true_next[alive])
+            alive = alive & ~info["_final_obs"][pick]
+        ends += int((~alive).sum())
+    assert ends == 3 * len(pick)
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="got num_envs 0; expected at least 1"):
         CartPole(0)
@@ -319,6 +352,12 @@ def test_refusals():
         CartPole(1, render_mode="human")
     with pytest.raises(RuntimeError, match=r"call reset\(seed=...\) first"):
         CartPole(1).step(torch.tensor([0]))
+    with pytest.raises(RuntimeError, match="restore before reset"):
+        CartPole(1).restore(torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64))
+    env = CartPole(2)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"shapes \[2, 3\] and \[2\]; expected \[2, 4\], \[2\]"):
+        env.restore(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
 
 
 @pytest.mark.gpu

@@ -159,6 +159,33 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         self._elapsed = self.xp.zeros_like(self._elapsed)
         return torch.as_tensor(self.observe(self.xp, self._state)).clone(), {}
 
+    def restore(self, state: Tensor, elapsed: Tensor) -> Tensor:
+        """Put every lane into a state, and at a time, that ``state`` and ``elapsed`` once gave.
+
+        From there the same actions give the same steps, bit for bit, to each episode's end; what
+        starts then takes the noise that is next.
+
+        Args:
+            state: ``[lanes, ...]``.
+            elapsed: ``[lanes]`` steps of the episode so far.
+
+        Returns:
+            Observations ``[lanes, ...]``.
+
+        Raises:
+            RuntimeError: before the first reset.
+            ValueError: for another number of lanes, or states of another shape.
+        """
+        if self.state is None:
+            raise RuntimeError("restore before reset; call reset(seed=...) first")
+        shape, lanes = list(self.state.shape), [self.num_envs]
+        if [*state.shape] != shape or [*elapsed.shape] != lanes:
+            came = f"{list(state.shape)} and {list(elapsed.shape)}"
+            raise ValueError(f"got state and elapsed of shapes {came}; expected {shape}, {lanes}")
+        self._state = self._native(state.to(self.device, self.dtype, copy=True))
+        self._elapsed = self._native(elapsed.to(self.device, torch.int64, copy=True))
+        return torch.as_tensor(self.observe(self.xp, self._state)).clone()
+
     def step(self, actions: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
         """One step in every lane; lanes whose episode ends start the next one at once.
 
