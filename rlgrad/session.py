@@ -19,6 +19,7 @@ from rlgrad.evaluation import evaluate
 from rlgrad.loading import load_policy
 from rlgrad.log import Log
 from rlgrad.options import Options
+from rlgrad.output import write_whole
 from rlgrad.peer_cards import hyperparameters
 from rlgrad.store import Run
 
@@ -113,7 +114,7 @@ class Session:
         self.save()
         if not self.signal:
             self._evaluate([i for i, o in enumerate(outcomes) if o.status != "failed"])
-        store.write_whole(self.run.path / "result.json", json.dumps(self.result()).encode())
+        write_whole(self.run.path / "result.json", json.dumps(self.result()).encode())
 
     def _speed(self, i: int | None = None) -> float:
         """Env steps per second of training: seed i with those that share its seconds, or all."""

@@ -12,7 +12,6 @@ runs/<env>/<agent>/<time>/
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 import time
@@ -25,28 +24,17 @@ from typing import Any
 import tomli_w
 from torch import Tensor
 
+from rlgrad import checkpoints
 from rlgrad.card_files import safe_name
 from rlgrad.cards import Resolved
 from rlgrad.config import Config
 from rlgrad.errors import UsageError
 from rlgrad.options import parse_seeds
+from rlgrad.output import write_whole
 from rlgrad.peer_cards import Peer, read_tables, tables
 from rlgrad.versions import versions
 
 FORMAT = 1
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write beside, sync, rename: a reader sees the old file or the new one, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def card_text(resolved: Resolved, seeds: Sequence[int]) -> str:
@@ -216,14 +204,23 @@ def read_run(path: Path) -> Run:
         raise UsageError(f"{card_path}: incomplete card: {error}") from None
 
 
-def save_checkpoint(run: Run, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> Path:
-    """Store tensors and counters as one file, whole or not at all."""
-    from safetensors.torch import save
+def save_checkpoint(
+    run: Run, tensors: Mapping[str, Tensor], counters: Mapping[str, Any], keep: int = 0
+) -> Path:
+    """Store tensors and counters as one file, whole or not at all.
 
-    path = run.path / "checkpoints" / f"step-{max(counters['steps']):012d}.safetensors"
-    metadata = {"format": str(FORMAT), "counters": json.dumps(dict(counters))}
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(path, save(contiguous, metadata=metadata))
+    Args:
+        run: that it belongs to.
+        tensors: by name.
+        counters: plain data; "steps" are the env steps of each seed, whose mean is the file's name.
+        keep: how many of the newest files stay; 0: all.
+    """
+    steps = counters["steps"]
+    path = run.path / "checkpoints" / f"step-{sum(steps) // len(steps):012d}.safetensors"
+    checkpoints.write(path, tensors, counters)
+    for old in run.checkpoints()[:-keep] if keep else ():
+        if old != path:
+            old.unlink(missing_ok=True)
     return path
 
 
@@ -233,17 +230,4 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         UsageError: where the file is missing, damaged or of a newer format.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        counters = json.loads(metadata["counters"])
-        if not isinstance(counters, dict):
-            raise ValueError("its counters are no table")
-    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: cannot be read as a checkpoint: {error}") from None
-    if metadata.get("format") != str(FORMAT):
-        raise UsageError(f"{path}: format {metadata.get('format')}; expected {FORMAT}")
-    return tensors, counters
+    return checkpoints.read(path)

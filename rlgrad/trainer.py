@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from rlgrad.lanes import Lanes
 from rlgrad.learner import Learner
 from rlgrad.make import is_simulated, make_one, make_training, score_to_solve, time_limit
 from rlgrad.options import Options
-from rlgrad.preflight import check_memory, choose_device, observation_factors
+from rlgrad.places import places, take_places
+from rlgrad.preflight import check_memory, choose_device, fitting, observation_factors
 from rlgrad.rollout import Episodes, Rollout, collect
 from rlgrad.streams import Purpose, Streams, derive
 
@@ -109,13 +111,7 @@ class Trainer:
         """The next rollout; whole episodes start from seeds of their own iteration."""
         N = self.config.num_envs
         if observation is None or self.whole:
-            observation = self.lanes.reset(
-                [
-                    derive(seed, Purpose.LANE_SEED, lane, self.iteration)
-                    for seed in self.seeds
-                    for lane in range(N)
-                ]
-            )
+            observation = self.lanes.reset(self._lane_seeds(self.iteration))
         gumbel = -self._noise(Purpose.ACTION).log()
         alive: Any = None
         if self.whole:
@@ -123,6 +119,11 @@ class Trainer:
             if self.lanes.xp is torch:
                 alive = torch.as_tensor(alive, device=self.device)
         return collect(self.lanes, self.learner.actor(), observation, gumbel, alive)
+
+    def _lane_seeds(self, iteration: int) -> list[int]:
+        """Of all lanes, seed by seed, for a reset of all."""
+        lanes = range(self.config.num_envs)
+        return [derive(s, Purpose.LANE_SEED, n, iteration) for s in self.seeds for n in lanes]
 
     def _noise(self, purpose: Purpose, copies: int = 1) -> Tensor:
         """This iteration's Exp(1) noise ``[S, T, N, D, A]``, with a leading K for K copies."""
@@ -233,8 +234,48 @@ class Trainer:
             "features": self.lanes.features,
             "actions": list(self.lanes.actions.sizes),
             "observation_scale": self.scale,
+            "outcomes": [outcome.plain() for outcome in self.outcomes],
+            "seconds": list(self.clock.read()),
+            "device": self.device.type,
         }
-        return self.learner.state_dict(), counters
+        tensors = {**self.learner.state_dict(), **self.episodes.state()}
+        if not self.whole and self._observation is not None:
+            tensors |= places(self.lanes, self._observation)
+        return tensors, counters
+
+    def restore(self, path: Path, tensors: dict[str, Tensor], counters: dict[str, Any]) -> int:
+        """Go on from a checkpoint, bit for bit where the environment allows it.
+
+        Args:
+            path: of its file, for messages.
+            tensors: as ``state`` gave them.
+            counters: likewise.
+
+        Returns:
+            How many lanes could not be put where they stood, and have started new episodes.
+
+        Raises:
+            UsageError: for parameters that do not fit the card.
+            KeyError, TypeError, ValueError, RuntimeError: for anything else that does not.
+        """
+        like = self.learner.state_dict()
+        fit = {k: fitting(path, k, tensors.get(k), x.dtype, x.shape) for k, x in like.items()}
+        self.learner.load_state_dict(fit)
+        self.episodes.load(tensors)
+        self.iteration = int(counters["iteration"])
+        outcomes = [Outcome.from_plain(each) for each in counters["outcomes"]]
+        if [outcome.seed for outcome in outcomes] != self.seeds:
+            raise ValueError(f"its seeds are {[outcome.seed for outcome in outcomes]}")
+        self.outcomes, self.clock = outcomes, Clock(Seconds(*counters["seconds"]))
+        for outcome in outcomes:  # of a larger budget than then
+            if outcome.status == "finished" and outcome.steps < self.config.total_timesteps:
+                outcome.status = "running"
+        if self.whole:
+            return 0
+        seeds = self._lane_seeds(0 if self.lanes.simulator else self.iteration)
+        self._observation, same = take_places(self.lanes, tensors, seeds)
+        self.episodes.carry[:, ~same.reshape(len(self.seeds), -1)] = 0.0
+        return int((~same).sum())
 
     def close(self) -> None:
         """Release the environments."""

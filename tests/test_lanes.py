@@ -14,7 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from rlgrad.errors import UsageError
 from rlgrad.lanes import Lanes
-from rlgrad.make import SeededEpisodes, make_gymnasium
+from rlgrad.make import make_gymnasium
 from rlgrad.rollout import Episodes, collect
 from rlgrad.streams import Purpose, derive
 
