@@ -6,8 +6,10 @@
 Trial 0 is the card as it stands; the others are drawn from one space, the same draws for all
 agents. Widths are fixed: wider networks would cost more seconds, which are not judged. A trial is
 judged by the mean over ten seeds of the learning curve's area (the mean of the last 100 episodes'
-return, averaged over env steps), on seeds that no reported figure uses. Prints the best trial of
-each agent, and writes all to benchmarks/results/tune.json.
+return, averaged over env steps). Ten seeds do not show a rare failure, so the best trial then meets
+trial 0 on 60 further seeds, and is taken if it solves at least as many of them with a larger area.
+No reported figure uses any of these seeds. Writes all trials to
+benchmarks/results/tune.json; agents that are in it already are not tried again.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 AGENTS = "reinforce,reinforce-constant,reinforce-learned,actor-critic,rebar,relax"
-SEEDS = "1000-1009"
+SEEDS, FURTHER = "1000-1009", "1100-1159"
 SPACE = (
     "learning_rate 1e-3 to 1e-2 and critic or baseline rate 1e-3 to 1e-2 (log-uniform), "
     "learning_rate_final 0.1 or 0.2, anneal_steps 60k or 100k; hidden 32x32"
@@ -40,13 +42,13 @@ def draw(rng: np.random.Generator) -> dict:
     }
 
 
-def judge(env: str, agent: str, flags: dict, steps: int) -> dict:
+def judge(env: str, agent: str, flags: dict, steps: int, seeds: str = SEEDS) -> dict:
     """What a setting came to."""
     import rlgrad
 
     with tempfile.TemporaryDirectory() as folder:
         run = rlgrad.train(
-            env, agent, seeds=SEEDS, total_timesteps=steps, eval_episodes=1,
+            env, agent, seeds=seeds, total_timesteps=steps, eval_episodes=1,
             log_dir=folder, quiet=True, log_freq=steps // 50, hidden=(32, 32), **flags,
         )  # fmt: skip
         result, curves = run.result(), {}
@@ -65,6 +67,14 @@ def judge(env: str, agent: str, flags: dict, steps: int) -> dict:
     }
 
 
+def show(what: str, row: dict) -> None:
+    print(
+        f"{what}: area {row['area']:.1f}, solved {row['solved']}, median {row['median_steps']}, "
+        f"slowest {row['slowest']} {row['flags']}",
+        flush=True,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--env", default="CartPole-v1")
@@ -77,21 +87,24 @@ def main() -> None:
     path = HERE / "results" / "tune.json"
     record = json.loads(path.read_text()) if path.exists() else {}
     for agent in arguments.agents.split(","):
-        rows = []
-        for i, flags in enumerate(settings):
-            rows.append(
-                {"trial": i, "flags": flags} | judge(arguments.env, agent, flags, arguments.steps)
-            )
-            row = rows[-1]
-            print(
-                f"{agent} trial {i}: area {row['area']:.1f}, solved {row['solved']}, "
-                f"median {row['median_steps']}, slowest {row['slowest']} {flags}",
-                flush=True,
-            )
+        key = f"{agent} on {arguments.env}"
+        rows = record.get(key, {}).get("trials", [])
+        for i, flags in enumerate(settings[len(rows) :], len(rows)):
+            found = judge(arguments.env, agent, flags, arguments.steps)
+            rows.append(row := {"trial": i, "flags": flags} | found)
+            show(f"{agent} trial {i}", row)
         best = max(rows, key=lambda row: row["area"])
-        print(f"{agent}: best is trial {best['trial']}: {best['flags']}", flush=True)
-        record[f"{agent} on {arguments.env}"] = {
-            "space": SPACE, "seeds": SEEDS, "steps": arguments.steps, "trials": rows,
+        further = [
+            row | judge(arguments.env, agent, row["flags"], arguments.steps, FURTHER)
+            for row in (rows[0], best)
+        ]
+        for row in further:
+            show(f"{agent} trial {row['trial']} on further seeds", row)
+        taken = max(further, key=lambda row: (row["solved"], row["area"]))
+        print(f"{agent}: take trial {taken['trial']}: {taken['flags']}", flush=True)
+        record[key] = {
+            "space": SPACE, "seeds": SEEDS, "further_seeds": FURTHER, "steps": arguments.steps,
+            "trials": rows, "further": further, "taken": taken["trial"],
         }  # fmt: skip
         path.write_text(json.dumps(record, indent=1) + "\n")
 

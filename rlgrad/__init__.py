@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from rlgrad.comparison.results import Comparison as Comparison
     from rlgrad.errors import UsageError as UsageError
     from rlgrad.evaluation import load as load
+    from rlgrad.lab.entry import variance as variance
+    from rlgrad.lab.results import VarianceTable as VarianceTable
+    from rlgrad.resuming import resume as resume
     from rlgrad.store import Run as Run
     from rlgrad.training import train as train
 
@@ -21,12 +24,18 @@ _HOMES = {
     "Comparison": "rlgrad.comparison.results",
     "Run": "rlgrad.store",
     "UsageError": "rlgrad.errors",
+    "VarianceTable": "rlgrad.lab.results",
     "compare": "rlgrad.comparison.comparing",
     "load": "rlgrad.evaluation",
+    "resume": "rlgrad.resuming",
     "train": "rlgrad.training",
+    "variance": "rlgrad.lab.entry",
 }
 
-__all__ = ["Agent", "Comparison", "Run", "UsageError", "__version__", "compare", "load", "train"]
+__all__ = [
+    "Agent", "Comparison", "Run", "UsageError", "VarianceTable", "__version__", "compare", "load",
+    "resume", "train", "variance",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

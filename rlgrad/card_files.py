@@ -16,6 +16,7 @@ from typing import Any
 
 from rlgrad.config import check
 from rlgrad.errors import UsageError, nearest, shown
+from rlgrad.options import parse_seeds
 from rlgrad.peer_cards import PREFIX, check_path, check_settings, check_trusted
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -174,6 +175,11 @@ def _check_tuning(path: Path, env: str, table: Any) -> dict[str, Any]:
             raise UsageError(f"{where}: unknown key {shown(key)}; {nearest(key, TUNING)}")
         if type(value) is not TUNING[key]:
             raise UsageError(f"{where}: {key} = {shown(value)}; expected {TUNING[key].__name__}")
+    if "seeds" in table:
+        try:
+            parse_seeds(table["seeds"])
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
     return table
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import sys
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from rlgrad.arguments import parse_pairs
 from rlgrad.display import passing
 from rlgrad.errors import UsageError
 from rlgrad.report import print_evaluation, print_list, print_variance
@@ -53,64 +56,143 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Variance:
-    """Measure bias, variance and cost of gradient estimators on a problem."""
+    """Measure bias and variance of gradient estimators at a frozen policy, or on a problem."""
 
-    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROBLEM")]
-    """A problem with a known gradient, see `rlgrad list problems`."""
+    target: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="ENV|PROBLEM")] = None
+    """Gymnasium id, or a problem with a known gradient, see `rlgrad list problems`."""
     estimators: str = "all"
     """Names, such as reinforce,relax; or all."""
+    run: str | None = None
+    """Run whose newest checkpoint is measured, or "latest". Default: initial parameters."""
+    checkpoint: str | None = None
+    """Checkpoint file of a run instead."""
+    every: int = 0
+    """With --run: also each so-many-th checkpoint before the newest."""
+    agent: str | None = None
+    """Card whose initial parameters are measured. Default: actor-critic."""
+    signal: Literal["return-to-go", "n-step", "gae"] | None = None
+    """Credit of an action. Default: the agent's own."""
+    critic: Literal["own", "fitted"] | None = None
+    """As it was in training, or fitted on data of its own. Default: own, where a run has one."""
+    objective: Literal["logits", "environment", "batch"] | None = None
+    """Whose squared norm control variates are fitted to. Default: the agent's own."""
+    states: int = 65_536
+    """Visited states that are measured on, rounded to whole estimates of at least 32 lanes."""
+    fit_states: int = 65_536
+    """Visited states that critics, baselines and control variates are fitted on."""
+    split_states: int = 64
+    """States that are set back to split the variance by its causes; 0: no split."""
+    train_steps: int | None = None
+    """Steps that trained estimators learn for; 0: none is. Default: 300; for a problem 1000."""
+    seed: int | None = None
+    """One of the run's seeds, or of the initial parameters; a problem: of all noise. Default: the
+    run's first, or 0."""
+    env_seed: int = 0
+    """Of all data and noise; another number, other data."""
     draws: int = 100_000
-    """Estimates that each estimator is measured on."""
-    train_steps: int = 1000
-    """Batches of 256 draws that trained estimators learn from first; 0: none is trained."""
-    seed: int = 0
-    """Of all noise."""
+    """Problem: estimates that each estimator is measured on."""
     noise: float | None = None
-    """Standard deviation of fresh noise on every value of f. Default: 0."""
+    """Problem: standard deviation of fresh noise on every value of f. Default: 0."""
     logit: float | None = None
-    """toy: the logit of its Bernoulli. Default: 0."""
+    """Problem toy: the logit of its Bernoulli. Default: 0."""
+    env_module: tuple[str, ...] = ()
+    """Modules to import first, which register environments."""
+    env_kwargs: tuple[str, ...] = ()
+    """key:value pairs for the environment's constructor."""
+    output: str | None = None
+    """New folder for the report. Default: LOG-DIR/variance/<environment>/<time>."""
+    log_dir: str = "runs"
+    """Where "latest" looks and reports are kept."""
     json: bool = False
     """Print the result as JSON on standard output."""
 
     def execute(self, chosen: dict[str, Any]) -> int:
-        """Measure and print a table."""
+        """Measure, print a table, and write a report where a policy was measured."""
         self._check()
-        import torch
+        from rlgrad.problems import PROBLEMS
 
-        from rlgrad.problems import measure_all, problem
+        if self.target in PROBLEMS:
+            self._refuse(_OF_POLICIES, f"{self.target} is a problem; leave it out")
+            return self._problem()
+        self._refuse(_OF_PROBLEMS, "it is for problems (rlgrad list problems); leave it out")
+        return self._policy()
 
-        torch.set_num_threads(1)  # small tensors: a second thread only waits
-        given = {"noise": self.noise, "logit": self.logit}
-        target = problem(self.target, **{k: v for k, v in given.items() if v is not None})
-        names = [name.strip() for name in self.estimators.split(",")]
+    def _measured(self, **given: Any) -> Any:
+        from rlgrad.lab.entry import variance
+
+        name = self.target or self.run or self.checkpoint
+        if self.train_steps is not None:
+            given["train_steps"] = self.train_steps
         try:
-            table = measure_all(
-                target,
-                None if names == ["all"] else names,
-                draws=self.draws,
-                train_steps=self.train_steps,
-                seed=self.seed,
-                progress=lambda line: passing(f"{self.target}: {line}"),
-            ).summary()
+            return variance(
+                self.target, self.estimators, seed=self.seed, **given,
+                progress=lambda line: passing(f"{name}: {line}"),
+            )  # fmt: skip
         finally:
             passing("")
+
+    def _problem(self) -> int:
+        own = {"draws": self.draws, "noise": self.noise, "logit": self.logit}
+        table = self._measured(**{k: v for k, v in own.items() if v is not None}).to_dict()
         if self.json:
             print(json.dumps(table))
         else:
             print_variance(table)
         return 0
 
+    def _policy(self) -> int:
+        from rlgrad.lab.printing import print_history, print_table
+        from rlgrad.lab.writing import place, write
+
+        names = (
+            "run", "checkpoint", "every", "agent", "signal", "critic", "objective", "states",
+            "fit_states", "split_states", "env_seed", "log_dir",
+        )  # fmt: skip
+        place(self.target or "run", self.output, self.log_dir)  # refused before anything is done
+        table = self._measured(
+            env_kwargs=parse_pairs(self.env_kwargs, "--env-kwargs"),
+            env_modules=self.env_module,
+            **{name: getattr(self, name) for name in names},
+        )
+        path = place(table.environment, self.output, self.log_dir)
+        write(table, path)
+        if self.json:
+            print(json.dumps(table.to_dict()))
+        else:
+            if table.history:
+                print_history(table)
+            print_table(table)
+        print(f"report       {path / 'report.html'}", file=sys.stderr)
+        return 0
+
+    def _refuse(self, names: tuple[str, ...], why: str) -> None:
+        """Flags that make no sense for the kind of target."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in names:
+            if getattr(self, name) != defaults[name]:
+                raise UsageError(f"got --{name.replace('_', '-')}, but {why}")
+
     def _check(self) -> None:
         for name, least, most in (
             ("draws", 2, 10**9), ("train_steps", 0, 10**7), ("seed", 0, 2**63 - 16),
+            ("env_seed", 0, 2**63 - 1), ("states", 1, 10**9), ("fit_states", 1, 10**9),
+            ("split_states", 0, 10**6), ("every", 0, 10**9),
         ):  # fmt: skip
-            if not least <= (value := getattr(self, name)) <= most:
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
                 flag = name.replace("_", "-")
                 raise UsageError(f"got --{flag} {value}; expected {least} to {most:,}")
         for name in ("noise", "logit"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise UsageError(f"got --{name} {value}; expected a finite number")
+
+
+_OF_PROBLEMS = ("draws", "noise", "logit")
+_OF_POLICIES = (
+    "run", "checkpoint", "every", "agent", "signal", "critic", "objective", "states", "fit_states",
+    "split_states", "env_seed", "env_module", "env_kwargs", "output",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rlgrad.adam import SeedAdam
 from rlgrad.config import Config
 from rlgrad.estimators.networks import SeedMLP
-from rlgrad.estimators.passes import Trace
+from rlgrad.estimators.passes import Blocks
 from rlgrad.estimators.statistics import row_share
 
 
@@ -41,7 +41,7 @@ class Critic(nn.Module):
         weight: Float[Tensor, "S *batch"],
         step_size: Float[Tensor, "S 1"],
         steps: int,
-        trace: Trace | None = None,
+        trace: Blocks | None = None,
     ) -> None:
         """Full-batch steps on half the mean squared error of the rows that count.
 
@@ -57,7 +57,7 @@ class Critic(nn.Module):
         goal = target.reshape(rows)
         share = row_share(target, weight, len(x)).reshape(rows)
         for _ in range(steps):
-            trace = trace or self.network.trace(x)
+            trace = trace or self.network.blocks(x)
             error = (trace.output[..., :1] - goal) * share
             self.adam.step(self.network.flat, trace.parameters(error), step_size)
             trace = None

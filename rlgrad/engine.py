@@ -39,11 +39,15 @@ class Outcome:
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in table.items()}
 
     @classmethod
-    def from_plain(cls, table: Mapping[str, Any]) -> Outcome:
-        """What ``plain`` gave; a seed that was interrupted is running again."""
+    def from_plain(cls, table: Mapping[str, Any], total: int) -> Outcome:
+        """What ``plain`` gave; a seed with fewer than ``total`` env steps to its end runs on."""
         nan = {k: float("nan") for k in ("mean_return", "mean_length") if table[k] is None}
-        status = "running" if table["status"] == "interrupted" else table["status"]
-        return cls(**{**table, **nan, "status": status})
+        outcome = cls(**{**table, **nan})
+        if outcome.status == "interrupted" or (
+            outcome.status == "finished" and outcome.steps < total
+        ):
+            outcome.status = "running"
+        return outcome
 
     def count(
         self,

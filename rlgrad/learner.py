@@ -17,8 +17,8 @@ from rlgrad.critics import Critic
 from rlgrad.estimators import build, one_hot
 from rlgrad.estimators.base import Draw, Objective
 from rlgrad.estimators.networks import SeedMLP
-from rlgrad.estimators.passes import Trace
-from rlgrad.estimators.statistics import RunningMean
+from rlgrad.estimators.passes import Blocks, Trace
+from rlgrad.estimators.statistics import RunningMean, live_rows
 from rlgrad.normalise import Normaliser
 from rlgrad.preflight import check_needs, estimator_options
 from rlgrad.pullback import direction
@@ -135,9 +135,9 @@ class Learner(nn.Module):
         c, weight = self.config, rollout.valid.to(torch.float32)
         seen = self.see(torch.cat([rollout.observation, rollout.last.unsqueeze(1)], 1))
         x = seen[:, :-1].contiguous()
-        valued = None if self.critic is None else self.critic.network.trace(seen)
+        valued = None if self.critic is None else self.critic.network.blocks(seen)
         credit, target = self.credit(rollout, valued)
-        policy = self.policy.trace(x)
+        policy = self.policy.blocks(x, live=live_rows(weight, self.seeds))
         logits = self._as_logits(policy.output, x.shape[:-1])
         draw = Draw(logits, rollout.gumbel, second, rollout.action)
         f = self.action_value(x)
@@ -174,7 +174,7 @@ class Learner(nn.Module):
         critic = self.action_critic
         return lambda action: critic(torch.cat([x, action.flatten(-2)], -1))
 
-    def credit(self, rollout: Rollout, valued: Trace | None) -> tuple[Tensor, Tensor]:
+    def credit(self, rollout: Rollout, valued: Blocks | Trace | None) -> tuple[Tensor, Tensor]:
         """(credit of each action, target of the critic) ``[S, T, N]``, in value scales."""
         c, scale = self.config, self.value_scale.unsqueeze(-1)
         reward = rollout.reward / scale
@@ -210,7 +210,7 @@ class Learner(nn.Module):
             self.value_scale.copy_(scale)
 
     def _step_policy(
-        self, policy: Trace, logits: Tensor, u: Tensor, weight: Tensor, step_size: Tensor
+        self, policy: Blocks, logits: Tensor, u: Tensor, weight: Tensor, step_size: Tensor
     ) -> Tensor:
         """Ascend the mean of u over valid rows; returns each seed's gradient norm ``[S]``."""
         ascent = u

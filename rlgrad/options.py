@@ -27,7 +27,9 @@ class Options:
     eval_episodes: int = 100
     """Fresh episodes per evaluation, by sampling and as many by argmax."""
     save_freq: int = 0
-    """Env steps per seed between checkpoints; 0: at the end only."""
+    """Env steps per seed between checkpoints; 0: one every 30 seconds, and at the end."""
+    keep_last: int = 3
+    """Newest checkpoints that are kept; 0: all."""
     log_freq: int = 0
     """Env steps per seed between logged points; 0: a fiftieth of the run."""
     quiet: bool = False

@@ -7,6 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgrad.estimators.networks import SeedMLP
+from rlgrad.estimators.passes import BLOCK
+from rlgrad.estimators.statistics import live_rows
+
+STEPS = 64  # of a lane that are evaluated together
 
 
 def _groups(policy: SeedMLP, x: Tensor, lanes: bool) -> tuple[Tensor, Tensor]:
@@ -43,7 +47,9 @@ def parameter_gradients(
     """
     flat, rows = _groups(policy, x, lanes)
     grouped = _by_lane(u) if lanes else u
-    return policy.trace(rows, flat).parameters(grouped.reshape(*rows.shape[:2], -1))
+    gradient = grouped.reshape(*rows.shape[:2], -1)
+    steps = live_rows(gradient.any(-1), len(gradient))
+    return policy.blocks(rows, flat, steps, STEPS if lanes else BLOCK).parameters(gradient)
 
 
 @torch.no_grad()

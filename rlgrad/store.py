@@ -17,7 +17,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from rlgrad.card_files import safe_name
 from rlgrad.cards import Resolved
 from rlgrad.config import Config
 from rlgrad.errors import UsageError
-from rlgrad.options import parse_seeds
+from rlgrad.options import Options, parse_seeds
 from rlgrad.output import write_whole
 from rlgrad.peer_cards import Peer, read_tables, tables
 from rlgrad.versions import versions
@@ -71,6 +71,8 @@ class Run:
         env_kwargs: for the environment's constructor.
         env_modules: that registered the environment.
         peer: what Stable-Baselines3 trained; None: one of rlgrad's agents.
+        simulator: that stood in for the environment in training; empty: none.
+        solved_at: the card's mean return that counts as solved; None: Gymnasium's.
     """
 
     path: Path
@@ -81,6 +83,8 @@ class Run:
     env_kwargs: dict[str, Any]
     env_modules: tuple[str, ...] = ()
     peer: Peer | None = None
+    simulator: str = ""
+    solved_at: float | None = None
 
     def metrics(self) -> list[dict[str, Any]]:
         """The record: one dict per seed and logged step."""
@@ -107,12 +111,13 @@ class Run:
         return sorted((self.path / "checkpoints").glob("step-*.safetensors"))
 
 
-def create(resolved: Resolved, seeds: Sequence[int], log_dir: Path) -> Run:
-    """Make a run's directory with its card and command.
+def create(resolved: Resolved, seeds: Sequence[int], options: Options) -> Run:
+    """Make a run's directory with its card, command and options.
 
     Raises:
         UsageError: where the directory cannot be written.
     """
+    log_dir = Path(options.log_dir)
     parent = log_dir / safe_name(resolved.env.id) / safe_name(resolved.agent)
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     try:
@@ -134,6 +139,7 @@ def create(resolved: Resolved, seeds: Sequence[int], log_dir: Path) -> Run:
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "notes": list(resolved.notes),
             "tuning": resolved.tuning,
+            "options": asdict(options),
         }
         write_whole(path / "run.json", json.dumps(about, indent=1).encode())
     except OSError as error:
@@ -150,6 +156,8 @@ def create(resolved: Resolved, seeds: Sequence[int], log_dir: Path) -> Run:
         resolved.env.kwargs,
         resolved.env.modules,
         resolved.peer,
+        resolved.env.simulator,
+        resolved.env.solved_at,
     )
 
 
@@ -196,6 +204,8 @@ def read_run(path: Path) -> Run:
             dict(env["kwargs"]),
             tuple(map(str, env["modules"])),
             peer,
+            str(env["simulator"]),
+            None if env.get("solved_at") is None else float(env["solved_at"]),
         )
     except UsageError as error:
         text = str(error)

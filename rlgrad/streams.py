@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     LANE_SEED = 4
     EVALUATE = 5
     PREDICT = 6
+    MEASURE = 7
 
 
 def philox(

@@ -244,12 +244,7 @@ class Trainer:
         return tensors, counters
 
     def restore(self, path: Path, tensors: dict[str, Tensor], counters: dict[str, Any]) -> int:
-        """Go on from a checkpoint, bit for bit where the environment allows it.
-
-        Args:
-            path: of its file, for messages.
-            tensors: as ``state`` gave them.
-            counters: likewise.
+        """Go on from what ``state`` gave, bit for bit where the environment allows it.
 
         Returns:
             How many lanes could not be put where they stood, and have started new episodes.
@@ -258,20 +253,16 @@ class Trainer:
             UsageError: for parameters that do not fit the card.
             KeyError, TypeError, ValueError, RuntimeError: for anything else that does not.
         """
-        like = self.learner.state_dict()
+        like, total = self.learner.state_dict(), self.config.total_timesteps
         fit = {k: fitting(path, k, tensors.get(k), x.dtype, x.shape) for k, x in like.items()}
         self.learner.load_state_dict(fit)
         self.episodes.load(tensors)
         self.iteration = int(counters["iteration"])
-        outcomes = [Outcome.from_plain(each) for each in counters["outcomes"]]
-        if [outcome.seed for outcome in outcomes] != self.seeds:
-            raise ValueError(f"its seeds are {[outcome.seed for outcome in outcomes]}")
-        self.outcomes, self.clock = outcomes, Clock(Seconds(*counters["seconds"]))
-        for outcome in outcomes:  # of a larger budget than then
-            if outcome.status == "finished" and outcome.steps < self.config.total_timesteps:
-                outcome.status = "running"
+        self.outcomes = [Outcome.from_plain(each, total) for each in counters["outcomes"]]
+        self.clock = Clock(Seconds(*counters["seconds"]))
         if self.whole:
             return 0
+        # A simulator's noise goes on; other lanes, where they start anew, take seeds of their own.
         seeds = self._lane_seeds(0 if self.lanes.simulator else self.iteration)
         self._observation, same = take_places(self.lanes, tensors, seeds)
         self.episodes.carry[:, ~same.reshape(len(self.seeds), -1)] = 0.0

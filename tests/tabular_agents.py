@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from problems import randomise, seeded
+from shipped import OWN
 from tabular import MDPS, Tabular, Trajectories, joint, model, pull, trajectories
 from tabular_env import TabularEnv
 from torch import Tensor
 
-from rlgrad import cards
+from rlgrad import card_files
 from rlgrad.config import Config
 from rlgrad.estimators import ESTIMATORS
 from rlgrad.estimators.networks import SeedMLP
@@ -29,7 +30,7 @@ from rlgrad.rollout import Rollout, collect
 SCALE = 2.0  # value_scale: credits are divided by it
 MONTE_CARLO = {"signal": "return-to-go", "gamma": 1.0}
 # A card, and what is changed in it.
-VARIANTS = {name: (name, {}) for name in sorted(cards.find("agents"))} | {
+VARIANTS = {name: (name, {}) for name in OWN} | {
     "optimal": ("reinforce-constant", {"constant": "optimal"}),
     "optimal-per-logit": ("reinforce-constant", {"constant": "optimal-per-logit"}),
     "centred": ("reinforce-learned", {"centre": True}),
@@ -52,7 +53,7 @@ def one_hot_observations(mdp: Tabular) -> Tabular:
 
 def config_of(card: str, **overrides: Any) -> Config:
     """The card's, with small networks and a given scale of values; nothing clipped or added."""
-    own = cards.read_agent(cards.find("agents")[card]).config
+    own = card_files.read_agent(card_files.find("agents")[card]).config
     fixed = {"hidden": (4,), "value_scale": SCALE, "entropy_coef": 0.0, "max_grad_norm": 0.0}
     return Config(**{**own, **fixed, **overrides})
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+from shipped import OWN
 
 from rlgrad import load, train
 from rlgrad.actions import Actions
-from rlgrad.cards import find
 
 torch.set_num_threads(1)
 SPACES = {
@@ -82,7 +82,7 @@ SETTINGS = {"num_envs": 8, "num_steps": 8, "hidden": (16,), "quiet": True, "log_
 
 
 # The two agents that follow a relaxed critic alone are biased, and do not find every best action.
-SURE = sorted(find("agents").keys() - {"gumbel-softmax", "straight-through"})
+SURE = sorted(set(OWN) - {"gumbel-softmax", "straight-through"})
 
 
 @pytest.mark.parametrize(

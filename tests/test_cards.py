@@ -11,14 +11,16 @@ import gymnasium
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from shipped import OWN
 
 import rlgrad
-from rlgrad import cards, store
+from rlgrad import card_files, cards, store
 from rlgrad.config import FIELDS, Config
 from rlgrad.errors import UsageError
+from rlgrad.options import Options, parse_seeds
 from rlgrad.simulators import SIMULATORS
 
-AGENTS, ENVS = sorted(cards.find("agents")), sorted(cards.find("envs"))
+ENVS = sorted(card_files.find("envs"))
 # No deadline: the machine may be busy. Derandomised: the same examples in every run.
 steady = settings(
     deadline=None,
@@ -118,8 +120,23 @@ BAD_AGENTS = {
     "float overflows": (f"{AGENT}[config]\ngamma = {'9' * 400}", ["gamma = 999", "expected"]),
     "too many digits": (f"{AGENT}[config]\ngamma = {'9' * 5000}", []),
     "config is no table": (f"{AGENT}config = 3", ["config = 3", "expected table"]),
-    "nothing": ("", ["no 'config'", "config, source, summary"]),
+    "nothing": ("", ["no 'source'", "source, summary"]),
+    "no config": (AGENT, ["no 'config'", "config, source, summary"]),
+    "a peer's config": (f'{AGENT}algorithm="stable_baselines3.A2C"\n[config]', ["no 'arguments'"]),
     "no source": ('summary = "s"\n[config]', ["no 'source'"]),
+    "unknown key of a tuning": (
+        f'{AGENT}[config]\n[tuning."Own-v0"]\ntrials = 3',
+        ["Own-v0", "unknown key 'trials'", "did you mean tuned_trials"],
+    ),
+    "text for a number of trials": (
+        f'{AGENT}[config]\n[tuning."Own-v0"]\ntuned_trials = "3"',
+        ["tuned_trials = '3'", "int"],
+    ),
+    "seeds that are none": (
+        f'{AGENT}[config]\n[tuning."Own-v0"]\nseeds = "many"',
+        ["Own-v0", "got seeds 'many'"],
+    ),
+    "tuning is no table": (f"{AGENT}tuning = 3\n[config]", ["tuning = 3", "expected table"]),
     "not TOML": ("a b c", ["not valid TOML", "line 1"]),
     "not UTF-8": (b"\xff\xfe\x00", ["cannot be read"]),
     "a NUL": (b"\x00", ["not valid TOML"]),
@@ -198,7 +215,7 @@ def test_local_cards_win_and_are_said_aloud(place, capsys):
     assert local.config.gamma == 0.5
     assert local.env.solved_at is None
     assert {f"using {agent}", f"using {env}"} <= set(local.notes)
-    assert cards.find("agents")["reinforce"].parent != agent.parent  # others are still found
+    assert card_files.find("agents")["reinforce"].parent != agent.parent  # others are still found
     rlgrad.train("CartPole-v1", "relax", total_timesteps=1, eval_episodes=1, log_dir="runs")
     said = capsys.readouterr().err
     assert f"using {agent}" in said
@@ -220,7 +237,7 @@ def test_a_card_of_a_module_environment_has_a_safe_file_name(place):
     ("name", "safe"), [("ALE/Breakout-v5", "ALE-Breakout-v5"), ("module:Env-v0", "module-Env-v0")]
 )
 def test_safe_names_of_ids(name, safe):
-    assert cards.safe_name(name) == safe
+    assert card_files.safe_name(name) == safe
 
 
 @steady
@@ -230,7 +247,7 @@ def test_safe_names_of_ids(name, safe):
 @example("a" * 5000).via("longer than a file name may be")
 @given(st.text())
 def test_any_text_gives_one_harmless_path_component(text):
-    safe = cards.safe_name(text)
+    safe = card_files.safe_name(text)
     assert re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,119}", safe)
     assert Path("runs", safe).parent == Path("runs")
 
@@ -238,23 +255,23 @@ def test_any_text_gives_one_harmless_path_component(text):
 @steady
 @given(env_id=st.text(), agent=st.text(min_size=1))
 def test_run_directories_stay_below_the_log_directory(tmp_path, env_id, agent):
-    resolved = cards.Resolved(cards.EnvCard(env_id), agent, Config(), ())
-    run = store.create(resolved, [0], tmp_path)
+    resolved = cards.Resolved(card_files.EnvCard(env_id), agent, Config(), ())
+    run = store.create(resolved, [0], Options(log_dir=str(tmp_path)))
     assert run.path.resolve().parent.parent.parent == tmp_path.resolve()
     assert store.read_run(run.path) == run  # whatever the text, the card reads back
 
 
 @pytest.mark.parametrize("name", ENVS)
 def test_shipped_environment_cards(name):
-    card = cards.read_env(cards.find("envs")[name])
-    assert cards.safe_name(card.id) == name
+    card = card_files.read_env(card_files.find("envs")[name])
+    assert card_files.safe_name(card.id) == name
     assert card.id in gymnasium.registry
     assert card.simulator in {"", *SIMULATORS}
     assert card.solved_at is not None
 
 
 @pytest.mark.parametrize("env", ENVS)
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", OWN)
 def test_every_shipped_card_trains(agent, env, tmp_path):
     run = rlgrad.train(
         env, agent, total_timesteps=257, num_envs=4, num_steps=64, max_episode_steps=60,
@@ -266,8 +283,30 @@ def test_every_shipped_card_trains(agent, env, tmp_path):
     assert set(store.read_run(run.path).config.__dict__) == set(FIELDS)
 
 
+REPORTED = {*range(20), *range(100, 200)}  # seeds that README, docs and benchmarks report
+
+
+@pytest.mark.parametrize("agent", OWN)
+def test_no_shipped_card_was_tuned_on_seeds_that_are_reported(agent):
+    for env, effort in card_files.agent_card(agent).tuning.items():
+        assert env in ENVS
+        assert effort["tuned_trials"] > 0
+        assert not REPORTED & set(parse_seeds(effort["seeds"]))
+
+
+def test_a_record_of_tuning_speaks_of_the_cards_own_settings_only(place):
+    text = '[config]\n[tuning."Own-v0"]\ntuned_trials = 3\nseeds = "1000-1004"\n'
+    place("agents/own.toml", AGENT + text)
+    effort = {"tuned_trials": 3, "seeds": "1000-1004"}
+    assert cards.resolve("Own-v0", "own").tuning == effort
+    assert cards.resolve("Own-v0", "own", None, {"total_timesteps": 5}).tuning == effort
+    assert cards.resolve("Own-v0", "own", None, {"learning_rate": 0.1}).tuning == {}
+    assert cards.resolve("Own-v0", "own", "constant").tuning == {}
+    assert cards.resolve("CartPole-v1", "own").tuning == {}
+
+
 def test_there_are_shipped_cards():
     assert {"reinforce", "reinforce-constant", "reinforce-learned", "actor-critic", "relax"} <= set(
-        AGENTS
+        OWN
     )
     assert {"CartPole-v1", "Acrobot-v1", "MountainCar-v0", "FrozenLake-v1"} <= set(ENVS)

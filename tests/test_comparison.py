@@ -162,6 +162,14 @@ def test_a_failed_seed_counts_with_the_score_of_random_actions(found):
     assert any("seeds failed: reinforce on CartPole-v1 (1)" in line for line in again.warnings)
 
 
+def test_it_says_where_tuning_met_reported_seeds(found):
+    entry = dataclasses.replace(found.entries[0], tuning={"seeds": "1002-1010", "tuned_trials": 3})
+    again = dataclasses.replace(found, entries=(entry, *found.entries[1:]))
+    assert "reinforce was tuned on 1 of the 3 seeds" in " ".join(again.warnings)
+    assert not any("tuned" in line for line in found.warnings)
+    assert "1002-1010" in again.html()
+
+
 def test_several_environments_are_normalised(tmp_path):
     found = rlgrad.compare(
         "CartPole-v1", "Acrobot-v1", agents="actor-critic,relax", seeds=2, log_dir=tmp_path,

@@ -69,10 +69,16 @@ def test_every_estimator_is_derived_with_its_source_and_chosen(name):
 def test_the_readme_names_every_agent_with_its_signal_and_estimator():
     shown = {name: cells[:3] for name, cells in rows(README).items() if len(cells) == 4}
     unbiased = {name: each.traits.unbiased for name, each in ESTIMATORS.items()}
-    for agent in agents():
+    for agent in (each for each in agents() if not each["algorithm"]):
         signal, estimator, honest = shown[agent["name"]]
         assert (signal, estimator) == (agent["signal"], f"`{agent['estimator']}`")
         assert honest.startswith("no") == (not unbiased[agent["estimator"]])
+
+
+def test_the_readme_names_every_peer_with_its_algorithm():
+    for agent in agents():
+        if agent["algorithm"]:
+            assert re.search(rf"\| `{agent['name']}` \| `{agent['algorithm']}` \|", README)
 
 
 def quoted() -> dict[str, dict[str, float]]:

@@ -27,7 +27,7 @@ CARDS = (
 ROWS = [
     ["errors", "streams", "log", "display", "report", "adam", "actions", "returns", "bootstrap",
      "simulators.single", "estimators.checks", "estimators.noise", "estimators.passes",
-     "estimators.statistics", "clock", "versions", "seeded", "peers", "comparison"],
+     "estimators.statistics", "clock", "versions", "seeded", "locking", "peers", "comparison"],
     ["estimators.networks", "estimators.least_squares", "engine", "stats", "output", "drawing"],
     ["config", "arguments", "estimators.base", "normalise", "pullback", "simulators.base",
      "simulators.registration"],
@@ -45,12 +45,13 @@ ROWS = [
     ["agent", "trainer", "problems.measuring", "peers.algorithm", "comparison.plan",
      "comparison.analysis", "lab", "lab.process", "lab.parts", "lab.split_result", "lab.tables"],
     ["peers.policy", "comparison.cautions", "comparison.workers"],
-    ["loading", "problems", "peers.engine", "comparison.judgement", "lab.branches", "lab.tabular"],
-    ["evaluation", "comparison.figures", "comparison.tables", "lab.split"],
-    ["comparison.report"],
+    ["loading", "problems", "peers.engine", "comparison.judgement"],
+    ["evaluation", "comparison.figures", "comparison.tables", "lab.branches", "lab.tabular"],
+    ["comparison.report", "lab.split"],
+    ["saving"],
     ["session", "listing", "comparison.floor", "comparison.results", "comparison.writing"],
     ["training", "commands"],
-    ["comparison.comparing", "comparison.worker"],
+    ["resuming", "comparison.comparing", "comparison.worker"],
     ["comparison.command"],
     ["cli"],
     ["__main__"],
@@ -59,7 +60,7 @@ SIDEWAYS: set[tuple[str, str]] = set()
 # Names that ``rlgrad`` itself looks up on first use; see rlgrad/__init__.py.
 LAZY = {
     "agent", "comparison.comparing", "comparison.results", "errors", "evaluation", "store",
-    "training",
+    "resuming", "training",
 }  # fmt: skip
 SOURCES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
@@ -126,7 +127,7 @@ def test_estimators_stand_alone():
 
 
 def test_no_module_is_named_like_a_public_function_or_a_folder_of_cards():
-    assert not {"train", "load", "agents", "envs"} & SOURCES.keys()
+    assert not {"train", "resume", "load", "agents", "envs"} & SOURCES.keys()
     for name in rlgrad.__all__:
         assert getattr(rlgrad, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'trian'"):

@@ -30,7 +30,7 @@ from tabular_agents import (
     sampled_mean,
 )
 
-from rlgrad import cards
+from rlgrad import card_files
 from rlgrad.estimators import ESTIMATORS
 
 LANES, REPEATS = 4096, 4
@@ -68,7 +68,7 @@ def test_every_card_keeps_the_word_of_its_traits(variant):
     """Unbiased: within the bound of the exact gradient; biased: far beyond, at an arbitrary Q."""
     z = sampled_z(variant, "stairs")
     assert z < Z_BOUND if variant in UNBIASED else z > 5 * Z_BOUND
-    card = cards.read_agent(cards.find("agents")[VARIANTS[variant][0]])
+    card = card_files.read_agent(card_files.find("agents")[VARIANTS[variant][0]])
     assert ("biased" in card.summary) == (variant not in UNBIASED)
     assert f"`{card.name}`" in PAGE, "docs/bias.md says of every agent which gradient it follows"
 

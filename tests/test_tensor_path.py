@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from shipped import OWN
 
-from rlgrad.cards import find, resolve
+from rlgrad.cards import resolve
 from rlgrad.options import Options
 from rlgrad.trainer import Trainer
 
 torch.set_num_threads(1)
-CASES = [("CartPole-v1", agent) for agent in sorted(find("agents"))] + [("Acrobot-v1", "relax")]
+CASES = [("CartPole-v1", agent) for agent in OWN] + [("Acrobot-v1", "relax")]
 
 
 def trained(env: str, agent: str, tensors: bool) -> Trainer:

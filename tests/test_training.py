@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from shipped import OWN
 
 import rlgrad
 from rlgrad import cards, store, training
@@ -160,7 +161,7 @@ def test_the_card_trains_the_same_again(run, tmp_path):
         same(tensors(run, seed), tensors(again, seed))
 
 
-@pytest.mark.parametrize("agent", sorted(cards.find("agents")))
+@pytest.mark.parametrize("agent", OWN)
 def test_measuring_changes_no_bit(agent):
     flags = {"num_envs": 2, "num_steps": 16, "max_episode_steps": 9}
     resolved = cards.resolve("runs/Own-v0", agent, None, flags)

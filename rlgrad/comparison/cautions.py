@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rlgrad.comparison.analysis import FEW
 from rlgrad.comparison.records import Entry
+from rlgrad.errors import UsageError
 from rlgrad.options import parse_seeds
 
 Entries = Sequence[Entry]
@@ -48,7 +49,10 @@ def _versions(entries: Entries) -> Iterator[str]:
 
 def _tuning(entries: Entries) -> Iterator[str]:
     for entry in entries:
-        tuned = parse_seeds(entry.tuning["seeds"]) if entry.tuning.get("seeds") else []
+        try:
+            tuned = parse_seeds(entry.tuning.get("seeds", ""))
+        except UsageError:  # nothing is told, or nothing that can be read
+            continue
         if both := {record.seed for record in entry.seeds} & set(tuned):
             yield (
                 f"{entry.agent} was tuned on {len(both)} of the {len(entry.seeds)} seeds reported "

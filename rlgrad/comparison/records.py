@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rlgrad.card_files import TUNING
 from rlgrad.cards import Resolved
 from rlgrad.errors import UsageError
 from rlgrad.store import Run, card_text, read_run
@@ -212,7 +213,9 @@ def _about(runs: Iterable[Run]) -> tuple[dict[str, str], dict[str, Any]]:
             known = versions.setdefault(package, str(version))
             if version not in known.split(" and "):
                 versions[package] = f"{known} and {version}"
-        tuning = dict(about.get("tuning") or tuning)
+        told = about.get("tuning")
+        if isinstance(told, dict):
+            tuning |= {key: told[key] for key in TUNING.keys() & told.keys()}
     return versions, tuning
 
 

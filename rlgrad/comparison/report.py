@@ -111,7 +111,7 @@ def _cards(built: Page, found: Judgement) -> None:
             for value, agents in values.items()
         ]
         built.table(["setting", "value", "agents"], rows)
-    elif len(found.agents) > len(found.peers) > 0 or not found.peers:
+    elif len(found.agents) - len(found.peers) > 1:
         built.note("Our agents' cards differ in signal, estimator and its options only.")
     keys = ("tuned_trials", "seeds", "judged_by", "space", "source")
     built.table(
@@ -134,9 +134,10 @@ def _method(built: Page, found: Judgement) -> None:
         "A seed's score is its mean return over fresh episodes of Gymnasium's own environment, "
         "by sampled actions, with the parameters it ended with. Intervals are 95 % percentile "
         f"intervals of {RESAMPLES:,} bootstrap resamples of seeds (bootstrap seed {found.seed}), "
-        "within each environment; with few seeds such intervals are a little too short. They speak of other seeds of the same card, not of other "
-        "settings or environments. The interquartile mean leaves out the lowest and the highest "
-        "quarter (Agarwal et al. 2021, arXiv:2108.13264). Times to solve are Kaplan and Meier's.",
+        "within each environment; with few seeds such intervals are a little too short. They speak "
+        "of other seeds of the same card, not of other settings or environments. The interquartile "
+        "mean leaves out the lowest and the highest quarter (Agarwal et al. 2021, "
+        "arXiv:2108.13264). Times to solve are Kaplan and Meier's.",
     )
     for note in found.notes:
         built.note(note)

@@ -123,7 +123,12 @@ class SeedMLP(nn.Module):
             if torch.is_grad_enabled() or flat is not None
             else self._frozen
         )
-        y = passes.evaluate(self._rows(x, layers[0][0].shape[0]), layers, self.tanh)
+        rows = self._rows(x, layers[0][0].shape[0])
+        if torch.is_grad_enabled() or rows.shape[1] <= passes.BLOCK:
+            y = passes.evaluate(rows, layers, self.tanh)
+        else:
+            parts = rows.split(passes.BLOCK, 1)
+            y = torch.cat([passes.evaluate(part, layers, self.tanh) for part in parts], 1)
         return self._columns(y, x)
 
     @torch.no_grad()
@@ -134,6 +139,19 @@ class SeedMLP(nn.Module):
         """
         layers = self._frozen if flat is None else self.layers(flat)
         return passes.Trace(self._rows(x, len(layers[0][0])), layers, self.tanh, self.sizes[-1])
+
+    @torch.no_grad()
+    def blocks(
+        self,
+        x: Float[Tensor, "*batch inputs"],
+        flat: Tensor | None = None,
+        live: int | None = None,
+        block: int = passes.BLOCK,
+    ) -> passes.Blocks:
+        """A ``trace`` of many rows; ``live`` and ``block`` as for ``passes.Blocks``."""
+        layers = self._frozen if flat is None else self.layers(flat)
+        rows = self._rows(x, len(layers[0][0]))
+        return passes.Blocks(rows, layers, self.tanh, self.sizes[-1], live, block)
 
     def tangent(
         self, x: Float[Tensor, "*batch inputs"], dx: Float[Tensor, "*batch inputs"]

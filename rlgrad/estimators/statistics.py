@@ -21,6 +21,17 @@ def seed_rows(x: Float[Tensor, "*batch"], seeds: int | None) -> Float[Tensor, "S
     return x.reshape(seeds or 1, -1)
 
 
+def live_rows(x: Tensor, seeds: int | None) -> int | None:
+    """Rows of a seed up to the last that is not zero in some seed.
+
+    None on a GPU, where asking would be a synchronisation.
+    """
+    if not x.is_cpu:
+        return None
+    counts = (x.reshape(seeds or 1, -1) != 0).any(0).nonzero()
+    return int(counts[-1]) + 1 if len(counts) else 0
+
+
 def per_seed_mean(
     x: Float[Tensor, "*batch"], weight: Tensor | None, seeds: int | None
 ) -> Float[Tensor, " S"]:

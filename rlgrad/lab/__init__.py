@@ -1,0 +1,1 @@
+"""The laboratory: estimators of the policy gradient, measured at a frozen policy."""

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rlgrad.cards import EnvCard
+from rlgrad.card_files import EnvCard
 from rlgrad.config import Config
 from rlgrad.errors import UsageError
 from rlgrad.estimators.networks import SeedMLP

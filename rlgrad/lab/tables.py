@@ -14,7 +14,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from torch import Tensor
 
-from rlgrad.cards import EnvCard
+from rlgrad.card_files import EnvCard
 from rlgrad.config import Config
 from rlgrad.make import is_simulated, make_one, make_training, time_limit
 from rlgrad.simulators.base import TorchVectorEnv

@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlgrad.cards import EnvCard
+from rlgrad.card_files import EnvCard
 from rlgrad.config import Config
 from rlgrad.lab.process import Process, frozen
 from rlgrad.lab.tables import Table, tabulate

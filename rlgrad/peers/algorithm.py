@@ -81,7 +81,7 @@ def algorithm_class(path: str) -> Any:
 def _falling(start: float) -> Callable[[float], float]:
     """``start`` times what is left of training, as the zoo's ``lin_`` means it."""
 
-    def schedule(progress_remaining: float) -> float:
+    def schedule(progress_remaining: float | int) -> float:
         return progress_remaining * start
 
     return schedule

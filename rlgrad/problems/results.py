@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from rlgrad.problems.base import Problem
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,32 @@ class Table:
             return None
         return float(self.problem.counted(self.gradient).square().sum())
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers; ``summary`` by the name that all tables share."""
+        return self.summary()
+
+    def plot(self) -> Figure:
+        """Variances as bars, those of biased estimators hollow."""
+        from rlgrad.plots import bars
+        from rlgrad.stats import Interval
+
+        rows = {
+            row.label: Interval(row.variance, row.variance, row.variance) for row in self.results
+        }
+        return bars(rows, "variance of one estimate", biased=[
+            row.label for row in self.results if not row.unbiased
+        ])  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        """For a notebook."""
+        keys = ("label", "evaluations", "bias", "z", "variance", "signal_to_noise", "microseconds")
+        head = "".join(f"<th>{key.replace('_', ' ')}</th>" for key in keys)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{_shown(getattr(row, key))}</td>" for key in keys) + "</tr>"
+            for row in self.results
+        )
+        return f"<p>{self.problem.name}</p><table><tr>{head}</tr>{body}</table>"
+
     def summary(self) -> dict[str, Any]:
         """As JSON has it; None for what is infinite."""
         properties = ("label", "log_variance", "cost")
@@ -104,6 +133,10 @@ class Table:
             "results": [{key: _finite(value) for key, value in row.items()} for row in rows],
             "refused": [asdict(each) for each in self.refused],
         }
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _finite(value: Any) -> Any:

@@ -1,0 +1,153 @@
+"""``rlgrad.variance``: from names to a table of estimators."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlgrad.errors import UsageError, nearest
+from rlgrad.lab import freeze
+from rlgrad.lab.freeze import CriticChoice, Frozen
+from rlgrad.lab.judging import judged
+from rlgrad.lab.measuring import Settings
+from rlgrad.lab.results import VarianceTable
+from rlgrad.make import import_module, spec
+from rlgrad.problems import PROBLEMS, Table, measure_all, problem
+from rlgrad.store import Run, find_run, read_run
+
+
+def _silent(line: str) -> None:
+    return None
+
+
+def variance(
+    target: str | None = None,
+    estimators: str | Sequence[str] = "all",
+    *,
+    run: str | Path | Run | None = None,
+    checkpoint: str | Path | None = None,
+    every: int = 0,
+    agent: str | None = None,
+    seed: int | None = None,
+    signal: str | None = None,
+    critic: CriticChoice | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    env_modules: Sequence[str] = (),
+    log_dir: str = "runs",
+    progress: Callable[[str], None] = _silent,
+    **settings: Any,
+) -> VarianceTable | Table:
+    """Bias, variance and cost of gradient estimators at a frozen policy, or on a problem.
+
+    Args:
+        target: Gymnasium id, or the name of a problem (``rlgrad list problems``); None: the run's
+            environment.
+        estimators: names, also as "relax,reinforce"; "all": all that can be served.
+        run: path of a run, "latest", or a ``Run``: its newest checkpoint is measured.
+        checkpoint: file of a run instead.
+        every: also each so-many-th checkpoint before it, in ``history``; 0: none.
+        agent: card whose initial policy is measured where no run is given; None: actor-critic.
+        seed: of the run's seeds; without a run, of the initial policy. A problem's noise.
+        signal: credit instead of the agent's own.
+        critic: "own" as in training, the default for a run that has one; else "fitted".
+        env_kwargs: for the environment's constructor, where no run is given.
+        env_modules: to import first.
+        log_dir: where "latest" looks.
+        progress: called with a line about what is being done.
+        **settings: of ``Settings``: ``states``, ``fit_states``, ``env_seed``, ``objective``,
+            ``train_steps``, ``split_states``; for a problem ``draws``, ``train_steps`` and its own.
+
+    Raises:
+        UsageError: for bad input.
+    """
+    torch.set_num_threads(1)  # small tensors: a second thread only waits
+    names = estimators.split(",") if isinstance(estimators, str) else list(estimators)
+    chosen = None if names == ["all"] else [name.strip() for name in names]
+    stored = run is not None or checkpoint is not None
+    if target in PROBLEMS and not stored:
+        own = {k: settings.pop(k) for k in ("draws", "train_steps") if k in settings}
+        return measure_all(
+            problem(str(target), **settings), chosen, seed=seed or 0, progress=progress, **own
+        )
+    known = {field.name for field in dataclasses.fields(Settings)}
+    for key in settings:
+        if key not in known:
+            raise UsageError(f"unknown argument {key!r}; {nearest(key, known)}")
+    how = Settings(**settings)
+    given: dict[str, Any] = {"signal": signal, "critic": critic, "env_modules": env_modules}
+    if not stored:
+        if every:
+            raise UsageError("--every goes along the checkpoints of a run; give one with --run")
+        if target is None:
+            raise UsageError("variance needs a PROBLEM, an environment or --run RUN")
+        _check_known(target, env_modules)
+        frozen, notes = freeze.fresh(target, agent, seed=seed or 0, env_kwargs=env_kwargs, **given)
+        table = judged(frozen, chosen, how, progress)
+        return dataclasses.replace(table, notes=notes)
+    found, files = _checkpoints(run, checkpoint, every, log_dir)
+    _check_same(found, target, agent, env_kwargs)
+    frozen_ones = [freeze.stored(found, file, seed=seed, **given) for file in files]
+    tables = [_one(frozen, chosen, how, progress, len(files)) for frozen in frozen_ones]
+    return dataclasses.replace(tables[-1], history=tuple(tables[:-1]))
+
+
+def _check_known(target: str, env_modules: Sequence[str]) -> None:
+    """Refuse what is neither a problem nor an environment."""
+    for module in env_modules:
+        import_module(module)
+    try:
+        spec(target)
+    except UsageError:
+        near = nearest(target, PROBLEMS, otherwise="none")
+        if near != "none":
+            raise UsageError(f"unknown problem {target!r}; {near}") from None
+        raise
+
+
+def _one(
+    frozen: Frozen,
+    chosen: list[str] | None,
+    how: Settings,
+    progress: Callable[[str], None],
+    count: int,
+) -> VarianceTable:
+    where = f"step {frozen.step:,}: " if count > 1 else ""
+    return judged(frozen, chosen, how, lambda line: progress(where + line))
+
+
+def _checkpoints(
+    run: str | Path | Run | None, checkpoint: str | Path | None, every: int, log_dir: str
+) -> tuple[Run, list[Path]]:
+    """(the run, its checkpoints that are to be measured, oldest first)."""
+    if run is not None and checkpoint is not None:
+        raise UsageError("got both --run and --checkpoint; expected one of them")
+    if every < 0:
+        raise UsageError(f"got --every {every}; expected at least 1, or 0 for the newest alone")
+    if checkpoint is not None:
+        if every:
+            raise UsageError("--every goes along a run; give it with --run, not --checkpoint")
+        path = Path(checkpoint)
+        return freeze.run_of(path), [path]
+    assert run is not None
+    found = run if isinstance(run, Run) else read_run(find_run(run, log_dir))
+    if every:
+        return found, freeze.every(found, every)
+    if not found.checkpoints():
+        raise UsageError(f"{found.path} has no checkpoint yet; let it train on")
+    return found, found.checkpoints()[-1:]
+
+
+def _check_same(
+    run: Run, target: str | None, agent: str | None, env_kwargs: Mapping[str, Any] | None
+) -> None:
+    """Refuse what a run settles by itself."""
+    if target is not None and target != run.env_id:
+        raise UsageError(f"{run.path} is of {run.env_id}, not of {target}; leave {target} out")
+    if agent is not None:
+        raise UsageError(f"{run.path} is of agent {run.agent}; leave --agent out")
+    if env_kwargs:
+        raise UsageError(f"{run.path} says how its environment is made; leave --env-kwargs out")

@@ -1,0 +1,137 @@
+"""A table of estimators as text."""
+
+from __future__ import annotations
+
+import re
+
+from rich.console import Console
+from rich.table import Table
+
+from rlgrad.bootstrap import Interval
+from rlgrad.lab.results import FOUND, Row, VarianceTable
+
+WIDE = 100  # columns of a terminal from which variances stand beside their ratios
+LEGEND = f"""
+fit: whether its own parameters were trained
+bias: |mean - reference| / |reference|; z: the same in standard errors
+ratio: variance / that of reinforce, with 95 % bounds on the same lanes
+SNR: |reference|^2 / variance of one estimate
+cos: of an update's gradient to the reference; µs: CPU time per estimate
+x time: variance x time / that of reinforce
+> least variance of the unbiased; * declared biased
+! declared unbiased, and z above {FOUND:g}"""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number in few characters; None as a dash."""
+    if value is None:
+        return "-"
+    return re.sub(r"e([+-])0", r"e\1", f"{value:.{digits}g}")
+
+
+def share(value: float | None) -> str:
+    """Per cent; None as a dash."""
+    return "-" if value is None else f"{100 * value:.1f}%" if value < 10 else ">999%"
+
+
+def span(found: Interval) -> str:
+    """Bounds of an interval."""
+    return f"{number(found.low, 2)}-{number(found.high, 2)}"
+
+
+def mark(table: VarianceTable, row: Row) -> str:
+    """What stands in front of a row."""
+    if table.best is row:
+        return ">"
+    return "*" if not row.unbiased else "!" if row.found_biased else " "
+
+
+def heading(table: VarianceTable) -> list[str]:
+    """What was measured, in a few lines."""
+    of = f"{table.run}, {table.checkpoint}" if table.run else f"initial parameters, {table.agent}"
+    reference = table.reference
+    behind = "exact" if reference.kind == "exact" else (
+        f"mean of {reference.estimator} over {reference.states:,} other states"
+    )  # fmt: skip
+    lines = [
+        f"{table.environment}: {of}, seed {table.seed}",
+        f"signal {table.signal}, critic {table.critic}; {table.estimates:,} estimates of "
+        f"{table.rows_per_estimate:.4g} rows from {table.lanes} lanes, {table.states:,} states",
+        f"reference: {behind}; its norm {number(max(reference.square, 0.0) ** 0.5)}, "
+        f"standard error {number(reference.error, 2)}",
+    ]
+    if not reference.resolved:
+        lines.append(
+            "the reference is not clear of its own noise, so what is relative to it is left out: "
+            "measure more with --states"
+        )
+    return [*lines, *(f"note: {note}" for note in table.notes)]
+
+
+def cells(row: Row, fitted: bool = True) -> list[str]:
+    """Numbers of a row in the order of ``TITLES``."""
+    z = "-" if row.z is None else f"{row.z:.1f}"
+    fit = {None: "-", True: "yes", False: "no"}[row.trained]
+    return [
+        *([fit] if fitted else []), share(row.bias_relative), z, number(row.ratio.value),
+        span(row.ratio), number(row.signal_to_noise), number(row.cosine, 2),
+        number(row.microseconds), number(row.cost),
+    ]  # fmt: skip
+
+
+TITLES = ("fit", "bias", "z", "ratio", "95 %", "SNR", "cos", "µs", "x time")
+
+
+def parts(table: VarianceTable) -> str:
+    """The split of the variance in words, or why there is none."""
+    found = table.split
+    if found is None:
+        return f"split of the variance: none ({table.no_split})"
+    named = {
+        "action": found.action, "trajectory": found.trajectory, "state": found.state,
+    }  # fmt: skip
+    each = ", ".join(f"{name} {share(max(p.share.value, 0.0))}" for name, p in named.items())
+    return (
+        f"variance of one row's term, by what varies: {each} ({found.states} states set back; "
+        "only the action's share is open to baselines and control variates)"
+    )
+
+
+def print_table(table: VarianceTable) -> None:
+    """The table of ``rlgrad variance`` at a frozen policy, by variance."""
+    console = Console(highlight=False)
+    for line in heading(table):
+        console.print(line, markup=False)
+    console.print()
+    wide = console.width >= WIDE
+    shown = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    shown.add_column("estimator", overflow="fold")
+    for title in (*TITLES, *(["var"] if wide else [])):
+        shown.add_column(title, justify="right", no_wrap=True)
+    for row in table.rows:
+        sign = mark(table, row)
+        style = {">": "bold", "!": "bold red"}.get(sign, "")
+        name = f"{sign}{row.estimator} {row.variant}".rstrip()
+        more = [number(row.variance.value)] if wide else []
+        shown.add_row(name, *cells(row), *more, style=style)
+    console.print(shown)
+    for refused in table.refused:
+        console.print(f" {refused.estimator}: {refused.reason}", markup=False)
+    console.print(f"\n{parts(table)}", markup=False)
+    console.print(LEGEND, markup=False)
+
+
+def print_history(table: VarianceTable) -> None:
+    """Ratios at each checkpoint, a line per estimator."""
+    console = Console(highlight=False)
+    every = [*table.history, table]
+    shown = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    shown.add_column("ratio at step", overflow="fold")
+    for each in every:
+        shown.add_column(f"{each.step:,}", justify="right", no_wrap=True)
+    for row in table.rows:
+        found = [next((r for r in each.rows if r.label == row.label), None) for each in every]
+        numbers = ["-" if r is None else number(r.ratio.value) for r in found]
+        shown.add_row(mark(table, row) + row.label, *numbers)
+    console.print(shown)
+    console.print()

@@ -1,0 +1,81 @@
+"""What measuring leaves behind: a folder of report, pictures, numbers and TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from rlgrad.card_files import safe_name
+from rlgrad.errors import UsageError
+from rlgrad.lab.pages import csv_rows, page
+from rlgrad.lab.results import Row, VarianceTable
+from rlgrad.log import EventFile
+from rlgrad.output import csv_text, write_folder
+from rlgrad.plots import png
+
+
+def place(environment: str, output: str | None, log_dir: str) -> Path:
+    """Where a report goes; refused before anything is measured where it cannot.
+
+    Args:
+        environment: Gymnasium id.
+        output: a folder; None: below ``log_dir``, named by the time.
+        log_dir: of all runs.
+
+    Raises:
+        UsageError: where there is something else already.
+    """
+    if output is None:
+        parent = Path(log_dir) / "variance" / safe_name(environment)
+        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        names = (f"{stamp}_{i}" if i else stamp for i in range(1000))
+        return next(parent / name for name in names if not (parent / name).exists())
+    if not output.strip():
+        raise UsageError(f"got --output {output!r}; expected a folder")
+    path = Path(output)
+    if path.exists():
+        raise UsageError(f"--output {output} exists; name a new folder")
+    return path
+
+
+def scalars(row: Row) -> dict[str, float]:
+    """TensorBoard tags of an estimator."""
+    name = row.label.replace(" ", "-")
+    numbers = {
+        "variance": row.variance.value, "ratio": row.ratio.value, "bias": row.bias_relative,
+        "z": row.z, "snr": row.signal_to_noise, "cosine": row.cosine, "cost": row.cost,
+        "microseconds": row.microseconds,
+    }  # fmt: skip
+    return {f"variance/{name}/{tag}": x for tag, x in numbers.items() if x is not None}
+
+
+def _events(table: VarianceTable, pictures: dict[str, bytes]) -> dict[str, bytes]:
+    """The event file, by the name that it got."""
+    with tempfile.TemporaryDirectory() as folder:
+        events = EventFile(Path(folder))
+        for each in (*table.history, table):
+            events.scalars(each.step, {k: v for row in each.rows for k, v in scalars(row).items()})
+        for name, data in pictures.items():
+            events.image(f"variance/{name}", data, table.step)
+        events.close()
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def write(table: VarianceTable, path: Path) -> None:
+    """Write the folder whole or not at all.
+
+    Raises:
+        UsageError: where it cannot be written.
+    """
+    report = page(table)
+    pictures = {name: png(figure) for name, figure in report.figures.items()}
+    files = {
+        "report.html": report.html().encode(),
+        "variance.json": json.dumps(table.to_dict(), indent=1).encode(),
+        "variance.csv": csv_text(csv_rows(table)).encode(),
+        **{f"{name}.png": data for name, data in pictures.items()},
+        **_events(table, pictures),
+    }
+    write_folder(path, files)
