@@ -8,6 +8,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from rlgrad.agent import Agent as Agent
+    from rlgrad.checking import VectorEnvError as VectorEnvError
+    from rlgrad.checking import check_vector_env as check_vector_env
     from rlgrad.comparison.comparing import compare as compare
     from rlgrad.comparison.results import Comparison as Comparison
     from rlgrad.errors import UsageError as UsageError
@@ -26,6 +28,8 @@ _HOMES = {
     "UsageError": "rlgrad.errors",
     "VarianceTable": "rlgrad.lab.results",
     "compare": "rlgrad.comparison.comparing",
+    "VectorEnvError": "rlgrad.checking",
+    "check_vector_env": "rlgrad.checking",
     "load": "rlgrad.evaluation",
     "resume": "rlgrad.resuming",
     "train": "rlgrad.training",
@@ -33,8 +37,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Agent", "Comparison", "Run", "UsageError", "VarianceTable", "__version__", "compare", "load",
-    "resume", "train", "variance",
+    "Agent", "Comparison", "Run", "UsageError", "VarianceTable", "VectorEnvError", "__version__",
+    "check_vector_env", "compare", "load", "resume", "train", "variance",
 ]  # fmt: skip
 
 

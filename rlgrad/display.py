@@ -142,7 +142,7 @@ class Board:
                 self._tasks[label] = self._progress.add_task(label, status="")
             task = self._tasks[label]
             self._progress.update(
-                task, completed=status.step, total=status.total, status=describe(status)
+                task, completed=status.step, total=status.total, status=briefly(status)
             )
         elif not self._quiet and time.monotonic() - self._last >= 5.0:
             print(f"{label}: {describe(status)}", file=sys.stderr, flush=True)
@@ -167,6 +167,14 @@ def describe(status: Status) -> str:
         parts.append(f"{status.solved} solved")
     parts.append(f"{short(status.steps_per_second)} steps/s")
     return "  ".join(parts)
+
+
+def briefly(status: Status) -> str:
+    """Return and speed, or that only the evaluation is left."""
+    if status.step >= status.total:
+        return "evaluating"
+    parts = [] if math.isnan(status.mean_return) else [f"return {status.mean_return:.4g}"]
+    return "  ".join([*parts, f"{short(status.steps_per_second)} steps/s"])
 
 
 def short(number: int | float) -> str:

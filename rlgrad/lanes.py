@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from rlgrad.actions import Actions
 from rlgrad.errors import UsageError
 from rlgrad.simulators.base import TorchVectorEnv
+from rlgrad.vectorising import PooledVectorEnv
+from rlgrad.workers import ChunkedVectorEnv
 
 
 class Step(NamedTuple):
@@ -79,7 +81,8 @@ class Lanes:
 
         Batched classes of other packages take one seed for all lanes; they get the first.
         """
-        many = self.simulator or isinstance(self.env, (SyncVectorEnv, AsyncVectorEnv))
+        ours = ChunkedVectorEnv, PooledVectorEnv
+        many = self.simulator or isinstance(self.env, (SyncVectorEnv, AsyncVectorEnv, *ours))
         seed: Any = list(seeds) if many else seeds[0] & 0x7FFFFFFF
         observation, _ = self.env.reset(seed=seed)
         self._ended = None
@@ -103,7 +106,7 @@ class Lanes:
         x, reward = self._features(observation), np.asarray(reward, dtype=np.float32)
         terminated, truncated = np.asarray(terminated, bool), np.asarray(truncated, bool)
         if self.mode is AutoresetMode.SAME_STEP:
-            final = self._same_step_final(x, info)
+            final = self._same_step_final(x, info, terminated | truncated)
             return Step(x, final, reward, terminated, truncated, None)
         if self.mode is AutoresetMode.NEXT_STEP:
             valid = None if self._ended is None else ~self._ended
@@ -122,15 +125,20 @@ class Lanes:
             None,
         )
 
-    def _same_step_final(self, x: NDArray[np.float32], info: dict[str, Any]) -> NDArray[np.float32]:
-        """True last observations where episodes ended, ``x`` elsewhere."""
+    def _same_step_final(
+        self, x: NDArray[np.float32], info: dict[str, Any], done: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """True last observations where episodes ended, ``x`` elsewhere.
+
+        The flags say where: Atari's own class gives ``final_obs`` without ``_final_obs``.
+        """
         last = info.get("final_obs")
         if last is None:
             return x
         if isinstance(last, np.ndarray) and last.dtype != np.object_:
-            return np.where(info["_final_obs"][:, None], self._features(last), x)
+            return np.where(done[:, None], self._features(last), x)
         final = x.copy()
-        for lane in np.flatnonzero(info["_final_obs"]):
+        for lane in np.flatnonzero(done):
             final[lane] = np.asarray(last[lane], dtype=np.float32).reshape(-1)
         return final
 

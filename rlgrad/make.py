@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +18,7 @@ from rlgrad.card_files import EnvCard
 from rlgrad.errors import UsageError, nearest
 from rlgrad.seeded import SeededEpisodes
 from rlgrad.simulators import SIMULATORS
+from rlgrad.vectorising import Lane, PooledVectorEnv, measure, vectorise
 
 _SUPPORTED = (
     "supported are Discrete, MultiDiscrete and MultiBinary actions, and Box, Discrete, "
@@ -128,12 +130,7 @@ def make_gymnasium(
     autoreset: AutoresetMode = AutoresetMode.SAME_STEP,
 ) -> VectorEnv[Any, Any, Any]:
     """Gymnasium's own environment, vectorised in this process, one seed per lane and episode."""
-
-    def lane() -> gymnasium.Env[Any, Any]:
-        env = make_one(env_id, env_kwargs, max_episode_steps)
-        boxed = isinstance(env.observation_space, Box)
-        return SeededEpisodes(env if boxed else FlattenObservation(env))
-
+    lane = functools.partial(_seeded, env_id, env_kwargs, max_episode_steps)
     return gymnasium.vector.SyncVectorEnv([lane] * num_envs, autoreset_mode=autoreset)
 
 
@@ -152,9 +149,50 @@ def score_to_solve(card: EnvCard, needed: bool = False) -> float | None:
     return score
 
 
-def is_simulated(card: EnvCard) -> bool:
+def _seeded(
+    env_id: str,
+    env_kwargs: Mapping[str, Any] | None,
+    max_episode_steps: int,
+    modules: Sequence[str] = (),
+) -> gymnasium.Env[Any, Any]:
+    for module in modules:  # a worker process may not have them yet
+        import_module(module)
+    env = make_one(env_id, env_kwargs, max_episode_steps)
+    boxed = isinstance(env.observation_space, Box)
+    return SeededEpisodes(env if boxed else FlattenObservation(env))
+
+
+def _lane(card: EnvCard, max_episode_steps: int) -> Lane:
+    """What makes one lane: Box observations, every episode with a seed of its own."""
+    return functools.partial(_seeded, card.id, card.kwargs, max_episode_steps, card.modules)
+
+
+def is_simulated(card: EnvCard, vec: str = "auto") -> bool:
     """Whether training runs on a simulator; it knows no constructor arguments."""
-    return bool(card.simulator or card.id in SIMULATORS) and not card.kwargs
+    known = bool(card.simulator or card.id in SIMULATORS)
+    return known and not card.kwargs and vec == "auto"
+
+
+def choose_vec(card: EnvCard, num_envs: int, max_episode_steps: int, vec: str) -> tuple[str, str]:
+    """(engine of the environments, why) for ``--vec``: auto measures those with the same bits."""
+    if is_simulated(card, vec) or vec != "auto":
+        return vec, ""
+    return measure(_lane(card, max_episode_steps), num_envs)
+
+
+def _pooled(env_id: str, num_envs: int, max_episode_steps: int) -> VectorEnv[Any, Any, Any]:
+    """EnvPool's version of an environment, where an agent of it can be evaluated on Gymnasium's."""
+    env, one = PooledVectorEnv(env_id, num_envs, max_episode_steps), make_one(env_id)
+    theirs = env.single_observation_space.shape, env.single_action_space
+    expected = one.observation_space.shape, one.action_space
+    one.close()
+    if theirs != expected:
+        env.close()
+        raise UsageError(
+            f"EnvPool's {env_id} has observations {theirs[0]} and actions {theirs[1]}; Gymnasium's "
+            f"has {expected[0]} and {expected[1]}: use --vec auto"
+        )
+    return env
 
 
 def make_training(
@@ -162,6 +200,7 @@ def make_training(
     num_envs: int,
     max_episode_steps: int = 0,
     device: torch.device | str = "cpu",
+    vec: str = "auto",
 ) -> VectorEnv[Any, Any, Any]:
     """What an agent trains on: the card's simulator, else Gymnasium's environment.
 
@@ -170,9 +209,14 @@ def make_training(
         num_envs: lanes.
         max_episode_steps: 0: the environment's own limit.
         device: of a simulator; Gymnasium's environments step on the CPU.
+        vec: auto: the simulator, where there is one, else sync; sync, async or envpool: that.
     """
-    if not is_simulated(card):
-        return make_gymnasium(card.id, num_envs, card.kwargs, max_episode_steps)
+    if vec == "envpool":
+        if card.kwargs:
+            raise UsageError("--vec envpool takes no --env-kwargs; use --vec auto")
+        return _pooled(card.id, num_envs, max_episode_steps)
+    if not is_simulated(card, vec):
+        return vectorise(_lane(card, max_episode_steps), num_envs, vec)
     name = card.simulator or card.id
     if name not in SIMULATORS:
         raise UsageError(f"{card.path}: unknown simulator {name!r}; {nearest(name, SIMULATORS)}")

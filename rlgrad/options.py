@@ -18,6 +18,9 @@ class Options:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks and simulators live; auto picks the faster one for the work and says so."""
+    vec: Literal["auto", "sync", "async", "envpool"] = "auto"
+    """What steps the environments: this process, worker processes, or EnvPool, whose episodes
+    differ; auto: a simulator, else it measures sync and async, which give the same bits."""
     log_dir: str = "runs"
     """Runs are kept in LOG-DIR/<environment>/<agent>/<time>."""
     stop_when_solved: bool = False

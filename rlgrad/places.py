@@ -14,13 +14,14 @@ from torch import Tensor
 from rlgrad.lanes import Lanes
 from rlgrad.seeded import Place
 from rlgrad.simulators.base import TorchVectorEnv
+from rlgrad.workers import ChunkedVectorEnv
 
 PREFIX = "lanes."
 
 
 def _are_seeded(lanes: Lanes) -> bool:
     """Whether lanes keep their episodes, see ``SeededEpisodes``; no lane may wait for a reset."""
-    known = isinstance(lanes.env, (SyncVectorEnv, AsyncVectorEnv))
+    known = isinstance(lanes.env, (SyncVectorEnv, AsyncVectorEnv, ChunkedVectorEnv))
     return known and lanes.mode is AutoresetMode.SAME_STEP
 
 
@@ -36,7 +37,7 @@ def places(lanes: Lanes, observation: Any) -> dict[str, Tensor]:
         found = {
             "state": lanes.simulator.state.clone(),
             "elapsed": lanes.simulator.elapsed.clone(),
-            "drawn": torch.tensor(lanes.simulator.drawn),
+            "drawn": torch.tensor([lanes.simulator.drawn]),
         }
     elif _are_seeded(lanes):
         each: Sequence[Place] = lanes.env.call("place")  # type: ignore[attr-defined]
@@ -74,11 +75,11 @@ def take_places(
     """
     found = {k.removeprefix(PREFIX): x for k, x in tensors.items() if k.startswith(PREFIX)}
     observation = lanes.reset(seeds)
-    if lanes.simulator is not None:
+    if lanes.simulator is not None and "state" in found:
         return _simulated(lanes, lanes.simulator, found), np.ones(lanes.count, dtype=bool)
-    if not found or not _are_seeded(lanes):
-        return observation, np.zeros(lanes.count, dtype=bool)
-    return _replayed(lanes, found, len(observation[0]))
+    if lanes.simulator is None and _are_seeded(lanes) and "actions" in found:
+        return _replayed(lanes, found, len(observation[0]))
+    return observation, np.zeros(lanes.count, dtype=bool)
 
 
 def _simulated(lanes: Lanes, simulator: TorchVectorEnv, found: Mapping[str, Tensor]) -> Any:

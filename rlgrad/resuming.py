@@ -31,7 +31,6 @@ from rlgrad.trainer import Trainer
 from rlgrad.training import finish
 from rlgrad.versions import versions
 
-
 # What write_whole leaves where the process is killed inside it.
 _HALVES = (
     ".card.toml.*", ".run.json.*", ".result.json.*", "checkpoints/.step-*.safetensors.*",

@@ -47,29 +47,27 @@ class _Store:
 
     Args:
         xp: numpy or torch.
-        shape: (S, T, N).
+        steps: T.
+        lanes: L, seed by seed.
         F: features.
         D: factors of an action.
         where: keyword arguments for the library's constructors.
     """
 
-    def __init__(self, xp: Any, shape: tuple[int, int, int], F: int, D: int, **where: Any) -> None:
-        self.lanes = shape[0], shape[2]
+    def __init__(self, xp: Any, steps: int, lanes: int, F: int, D: int, **where: Any) -> None:
+        shape = steps, lanes  # time first, so that a step is written in one piece
         self.observation = xp.zeros((*shape, F), dtype=xp.float32, **where)
         self.final = xp.zeros((*shape, F), dtype=xp.float32, **where)
         self.action = xp.zeros((*shape, D), dtype=xp.int64, **where)
         self.reward = xp.zeros(shape, dtype=xp.float32, **where)
-        self.flags = xp.zeros((3, *shape), dtype=xp.bool, **where)
+        self.terminated, self.truncated, self.valid = xp.zeros((3, *shape), dtype=xp.bool, **where)
 
     def write(self, t: int, observation: Any, action: Any, step: Step, counts: Any) -> None:
         """Row t: what was seen and done, what came of it ``[L, ...]``, which lanes count."""
-        S, N = self.lanes
-        self.observation[:, t] = observation.reshape(S, N, -1)
-        self.action[:, t] = action
-        self.final[:, t] = step.final.reshape(S, N, -1)
-        self.reward[:, t] = step.reward.reshape(S, N)
-        for i, flag in enumerate((step.terminated, step.truncated, counts)):
-            self.flags[i, :, t] = flag.reshape(S, N)
+        self.observation[t], self.action[t] = observation, action
+        self.final[t], self.reward[t] = step.final, step.reward
+        self.terminated[t], self.truncated[t] = step.terminated, step.truncated
+        self.valid[t] = counts
 
 
 @torch.no_grad()
@@ -97,11 +95,11 @@ def collect(
     xp, L = lanes.xp, S * N
     where = {"device": gumbel.device} if xp is torch else {}
     noise = gumbel if xp is torch else gumbel.cpu().numpy()
-    store = _Store(xp, (S, T, N), lanes.features, D, **where)
+    store = _Store(xp, T, L, lanes.features, D, **where)
     everything = xp.ones(L, dtype=xp.bool, **where)
     for t in range(T):
-        action = (policy(observation.reshape(S, N, -1)) + noise[:, t]).argmax(-1)
-        step = lanes.step(action.reshape(L, D))
+        action = (policy(observation.reshape(S, N, -1)) + noise[:, t]).argmax(-1).reshape(L, D)
+        step = lanes.step(action)
         counts = alive if alive is not None else everything if step.valid is None else step.valid
         store.write(t, observation, action, step, counts)
         observation = step.observation
@@ -110,20 +108,20 @@ def collect(
             if not alive.any():
                 break
 
-    def tensor(x: Any) -> Tensor:
-        return torch.as_tensor(x, device=gumbel.device)
+    def seed_first(x: Any) -> Tensor:
+        rows = torch.as_tensor(x, device=gumbel.device)
+        return rows.unflatten(1, (S, N)).transpose(0, 1).contiguous()
 
-    terminated, truncated, valid = tensor(store.flags).unbind(0)
     rollout = Rollout(
-        tensor(store.observation),
-        tensor(observation).reshape(S, N, -1).clone(),
-        tensor(store.final) if bool(store.flags[1].any()) else None,
-        tensor(store.action),
+        seed_first(store.observation),
+        torch.as_tensor(observation, device=gumbel.device).reshape(S, N, -1).clone(),
+        seed_first(store.final) if bool(store.truncated.any()) else None,
+        seed_first(store.action),
         gumbel,
-        tensor(store.reward),
-        terminated,
-        truncated,
-        valid,
+        seed_first(store.reward),
+        seed_first(store.terminated),
+        seed_first(store.truncated),
+        seed_first(store.valid),
     )
     return rollout, observation
 

@@ -18,7 +18,14 @@ from rlgrad.engine import Outcome, Watch
 from rlgrad.errors import UsageError
 from rlgrad.lanes import Lanes
 from rlgrad.learner import Learner
-from rlgrad.make import is_simulated, make_one, make_training, score_to_solve, time_limit
+from rlgrad.make import (
+    choose_vec,
+    is_simulated,
+    make_one,
+    make_training,
+    score_to_solve,
+    time_limit,
+)
 from rlgrad.options import Options
 from rlgrad.places import places, take_places
 from rlgrad.preflight import check_memory, choose_device, fitting, observation_factors
@@ -80,14 +87,16 @@ class Trainer:
         outputs = Actions(one.action_space).outputs
         check_memory(c, flatdim(one.observation_space), outputs, lanes, self.length)
         one.close()
-        self.device, why = choose_device(self.options.device, is_simulated(card), lanes)
+        simulated = is_simulated(card, self.options.vec)
+        self.device, why = choose_device(self.options.device, simulated, lanes)
         self.where = f"{self.device} ({why})"
-        env = make_training(card, lanes, c.max_episode_steps, self.device)
+        vec, self.why_vec = choose_vec(card, lanes, c.max_episode_steps, self.options.vec)
+        env = make_training(card, lanes, c.max_episode_steps, self.device, vec)
         self.lanes = Lanes(env)
 
     def _notes(self) -> list[str]:
         """What the user should hear about how flags are taken."""
-        card, notes = self.resolved.env, []
+        card, notes = self.resolved.env, [self.why_vec] if self.why_vec else []
         if card.simulator and card.kwargs:
             notes.append(f"env-kwargs rule out {card.simulator}: training on Gymnasium's {card.id}")
         if not self.learner.estimator.traits.unbiased:

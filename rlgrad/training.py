@@ -27,6 +27,11 @@ def engine(resolved: Resolved, seeds: Sequence[int], options: Options) -> Engine
     """What trains: rlgrad's own trainer, or Stable-Baselines3."""
     if resolved.peer is None:
         return Trainer(resolved, seeds, options)
+    if options.vec != "auto":
+        raise UsageError(
+            f"got --vec {options.vec}, and {resolved.agent} steps its environments as "
+            "Stable-Baselines3 does; expected auto"
+        )
     from rlgrad.peers.engine import PeerEngine
 
     return PeerEngine(resolved, resolved.peer, seeds, options)
@@ -44,12 +49,13 @@ def start(
         import_module(module)
     torch.set_num_threads(1)  # small networks: a second thread only waits
     trainer = engine(resolved, seeds, options)
+    resolved = dataclasses.replace(resolved, notes=(*resolved.notes, *trainer.notes))
     run = store.create(resolved, seeds, options)
     name, env = resolved.agent, resolved.env.id
     count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
     display = display or Display(f"{name} on {env}", options.quiet)
     display.say(f"Training {name} on {env}, {count}, on {trainer.where}")
-    for note in (*resolved.notes, *trainer.notes):
+    for note in resolved.notes:
         display.say(f"note: {note}")
     return Session(trainer, run, display, options, Lock(run.path))
 

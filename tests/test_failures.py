@@ -51,7 +51,7 @@ def test_the_others_go_on(tmp_path, agent, odd, why):
 
     gymnasium.register("own/Rare-v0", make, max_episode_steps=10)
     try:
-        settings = {"num_envs": 4, "num_steps": 8, "hidden": (8,), "quiet": True}
+        settings = {"num_envs": 4, "num_steps": 8, "hidden": (8,), "quiet": True, "vec": "sync"}
         run = train(
             "own/Rare-v0", agent, seeds=3, total_timesteps=320, log_dir=str(tmp_path), **settings
         )

@@ -58,7 +58,7 @@ class Linear(nn.Module):
         features = e._features(context, z.new_zeros(rows))[0]
         w = e.solver.weights[0].to(z)
         y = (z / e.temperature).softmax(-1).flatten(1)
-        q = features[:, : e.plain] @ w[e.state : e.state + e.entries].view(e.plain, -1)
+        q = features[:, : e.plain] @ w[e.state :].view(e.read, -1)[: e.plain]
         return features @ w[: e.state] + (y * q).sum(-1)
 
 

@@ -15,7 +15,6 @@ import rlgrad
 from rlgrad import cards, store, training
 from rlgrad.display import Display
 from rlgrad.options import Options
-from rlgrad.resuming import restart
 
 torch.set_num_threads(1)
 AGENTS = sorted(name for name in cards.find("agents") if not cards.agent_card(name).algorithm)

@@ -14,12 +14,14 @@ import pytest
 import torch
 from gymnasium.envs.classic_control.acrobot import AcrobotEnv
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+from gymnasium.envs.classic_control.mountain_car import MountainCarEnv
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from rlgrad.simulators import SIMULATORS
 from rlgrad.simulators.acrobot import SPIN_LIMITS, Acrobot
 from rlgrad.simulators.cartpole import ANGLE_LIMIT, X_LIMIT, CartPole
+from rlgrad.simulators.mountaincar import GOAL, LEFT, RIGHT, SPEED, MountainCar
 from rlgrad.streams import Purpose, derive
 
 torch.set_num_threads(1)
@@ -152,6 +154,76 @@ def test_acrobot_is_gymnasiums_from_every_injected_state(dtype, tolerance):
         ends += end
     assert 1000 < ends < 9000
     assert reward.dtype == x.dtype == dtype
+
+
+def mountain_states(dtype):
+    """All over the space, and as many close to the wall and to the goal, and on the wall itself."""
+    g = torch.Generator().manual_seed(4)
+    uniform = torch.rand(STEPS, 2, generator=g, dtype=torch.float64)
+    low, high = torch.tensor([LEFT, -SPEED]).double(), torch.tensor([RIGHT, SPEED]).double()
+    states = low + uniform * (high - low)
+    part = STEPS // 4
+    states[:part, 0] = LEFT + 0.05 * uniform[:part, 0]
+    states[part : 2 * part, 0] = GOAL - 0.05 + 0.1 * uniform[part : 2 * part, 0]
+    states[:100, 0] = LEFT
+    return states.to(dtype), torch.randint(3, (STEPS,), generator=g)
+
+
+# Of one step: rounding of five operations on numbers up to 1.2 (3.6 within the cosine).
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 5e-16), (torch.float32, 3e-7)], ids=str
+)
+def test_mountain_car_is_gymnasiums_from_every_injected_state(dtype, tolerance):
+    states, actions = mountain_states(dtype)
+    env = MountainCar(STEPS, dtype=dtype)
+    env.reset(seed=1)
+    env.state = states.clone()
+    x, reward, terminated, truncated, info = env.step(actions)
+    assert reward.dtype == x.dtype == dtype
+    assert bool((reward == -1).all())
+    assert not bool(truncated.any())
+    reference = MountainCarEnv()
+    reference.reset(seed=0)
+    ends = walls = 0
+    for i, action in enumerate(actions.tolist()):
+        reference.state = tuple(states[i].double().tolist())
+        _, expected_reward, end, _, _ = reference.step(action)
+        after = torch.tensor([float(each) for each in reference.state], dtype=torch.float64)
+        near = min(abs(float(after[0]) - each) for each in (GOAL, LEFT)) < tolerance
+        assert expected_reward == -1
+        assert bool(terminated[i]) == end or near
+        assert near or float((info["final_obs"][i].double() - after).abs().max()) <= tolerance, i
+        ends += end
+        walls += after.tolist() == [LEFT, 0.0]
+    assert 500 < ends < 9000
+    assert 500 < walls < 9000  # the wall is really met, from both sides of rounding
+
+
+def test_mountain_car_is_gymnasiums_along_its_own_episodes():
+    """From equal states the float64 simulator and Gymnasium's class stay together to the goal."""
+    lanes, g = 20, torch.Generator().manual_seed(6)
+    references = [MountainCarEnv() for _ in range(lanes)]
+    env = MountainCar(lanes, dtype=torch.float64)
+    env.reset(seed=1)
+    for i, reference in enumerate(references):
+        reference.reset(seed=i)
+    env.state = torch.tensor(np.array([each.state for each in references]), dtype=torch.float64)
+    ends, worst, alive = 0, 0.0, [True] * lanes
+    for _ in range(200):
+        # Along the velocity, which climbs the hill; now and then at random.
+        follow = 1 + env.state[:, 1].sign().long()
+        random = torch.rand(lanes, generator=g) < 0.1
+        actions = torch.where(random, torch.randint(3, (lanes,), generator=g), follow)
+        _, _, terminated, _, info = env.step(actions)
+        for i, reference in enumerate(references):
+            if alive[i]:
+                _, _, end, _, _ = reference.step(int(actions[i]))
+                after = torch.tensor([float(each) for each in reference.state]).double()
+                worst = max(worst, float((info["final_obs"][i] - after).abs().max()))
+                assert bool(terminated[i]) == end
+                ends, alive[i] = ends + end, not end
+    assert worst < 1e-6
+    assert ends == lanes
 
 
 @pytest.mark.parametrize("falls", [False, True])

@@ -77,9 +77,8 @@ def test_the_seed_decides(capsys):
     ("arguments", "said"),
     [
         ("", "PROBLEM"),
-        ("''", "unknown problem ''"),
+        ("''", "unknown environment ''"),
         ("bandti", "unknown problem 'bandti'; did you mean bandit?"),
-        ("CartPole-v1", "unknown problem 'CartPole-v1'"),
         ("bandit toy", "toy"),
         ("bandit --estimators relx", "unknown estimator 'relx'; did you mean relax?"),
         ("bandit --estimators ''", "unknown estimator ''"),
@@ -122,7 +121,7 @@ def test_an_interruption_is_no_traceback(capsys, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rlgrad.problems.measure_all", interrupted)
+    monkeypatch.setattr("rlgrad.lab.entry.measure_all", interrupted)
     assert main(["variance", "bandit"]) == 130
     assert capsys.readouterr().err == "rlgrad: interrupted\n"
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from rlgrad.comparison.judgement import Judgement
-    from rlgrad.stats import Curve
 
 STEPS, SECONDS = "env steps per seed", "CPU-seconds per seed, shared by the seeds of a process"
 
@@ -30,16 +29,6 @@ def _palette(found: Judgement) -> Palette:
     return Palette(found.agents, found.peers)
 
 
-def _curves(found: Judgement, env: str, tag: str, against: str = "steps") -> dict[str, Curve]:
-    lines = {}
-    for entry in found.entries:
-        if entry.env == env:
-            line = analysis.curve(entry, tag, against, found.seed)
-            if line is not None:
-                lines[entry.agent] = line
-    return lines
-
-
 def learning_curves(found: Judgement, env: str | None = None, against: str = "steps") -> Figure:
     """Interquartile mean over seeds of the last 100 training episodes' return.
 
@@ -51,7 +40,7 @@ def learning_curves(found: Judgement, env: str | None = None, against: str = "st
     env = env or found.envs[0]
     solved_at = next(e.solved_at for e in found.entries if e.env == env)
     return plots.curves(
-        _curves(found, env, "rollout/ep_rew_mean", against),
+        found.curves(env, "rollout/ep_rew_mean", against),
         STEPS if against == "steps" else SECONDS,
         "return of the last 100 episodes",
         {} if solved_at is None else {"solved": solved_at},
@@ -106,13 +95,13 @@ def pictures(found: Judgement, env: str) -> Iterator[Picture]:
         scores(found, env),
         "Mean return on fresh episodes by sampled actions, over seeds, with 95 % intervals.",
     )
-    if _curves(found, env, "rollout/ep_rew_mean"):
+    if found.curves(env, "rollout/ep_rew_mean"):
         yield Picture(
             f"{file}curves-steps",
             learning_curves(found, env),
             "Interquartile mean over seeds and its pointwise 95 % band, while training.",
         )
-    if _curves(found, env, "rollout/ep_rew_mean", "seconds"):
+    if found.curves(env, "rollout/ep_rew_mean", "seconds"):
         yield Picture(
             f"{file}curves-seconds",
             learning_curves(found, env, "seconds"),
@@ -126,7 +115,7 @@ def pictures(found: Judgement, env: str) -> Iterator[Picture]:
             "Share of seeds whose last 100 training episodes reached the solved-at score; a bar "
             "marks where a seed stopped unsolved.",
         )
-    if lines := _curves(found, env, "gradient/variance"):
+    if lines := found.curves(env, "gradient/variance"):
         label = "variance of an update's gradient"
         yield Picture(
             f"{file}variance",

@@ -12,7 +12,7 @@ from rlgrad.comparison.analysis import RESAMPLES, Summary
 from rlgrad.comparison.cautions import cautions
 from rlgrad.comparison.records import Entry
 from rlgrad.output import plain
-from rlgrad.stats import Interval
+from rlgrad.stats import Curve, Interval
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,25 @@ class Judgement:
     def differences(self) -> dict[str, dict[str, list[str]]]:
         """Where our agents' cards differ beyond what makes them other agents."""
         return analysis.differences(self.entries)
+
+    @cached_property
+    def _drawn(self) -> dict[tuple[str, str, str], dict[str, Curve]]:
+        return {}
+
+    def curves(self, env: str, tag: str, against: str = "steps") -> dict[str, Curve]:
+        """Curves of a logged number, by agent; those that did not log it are left out.
+
+        Args:
+            env: environment.
+            tag: of the number, as TensorBoard has it.
+            against: "steps" or "seconds" (CPU-seconds, shared by the seeds of the process).
+        """
+        key = env, tag, against
+        if key not in self._drawn:
+            own = (entry for entry in self.entries if entry.env == env)
+            lines = ((e.agent, analysis.curve(e, tag, against, self.seed)) for e in own)
+            self._drawn[key] = {agent: line for agent, line in lines if line is not None}
+        return self._drawn[key]
 
     @cached_property
     def verdicts(self) -> list[str]:

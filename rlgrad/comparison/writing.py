@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from rlgrad.card_files import safe_name
-from rlgrad.comparison import analysis
+from rlgrad.comparison.analysis import Summary
 from rlgrad.comparison.judgement import Judgement
+from rlgrad.comparison.records import Entry
 from rlgrad.comparison.report import page
 from rlgrad.errors import UsageError
 from rlgrad.log import EventFile
@@ -85,22 +87,28 @@ def _events(found: Judgement, pictures: dict[str, bytes], group: str) -> dict[st
             several = len(found.envs) > 1
             name = safe_name(entry.agent) + (f" {safe_name(entry.env)}" if several else "")
             events = EventFile(root / name)
-            for tag, shown in _CURVES.items():
-                curve = analysis.curve(entry, tag, seed=found.seed)
-                if curve is None:
-                    continue
-                for x, *bounds in zip(curve.x, curve.value, curve.low, curve.high, strict=True):
-                    tags = (f"{shown}_iqm", f"{shown}_low", f"{shown}_high")
-                    events.scalars(round(x), dict(zip(tags, map(float, bounds), strict=True)))
-            final = {
-                "compare/return_iqm": summary.iqm.value,
-                "compare/solved_share": summary.solved / summary.seeds,
-            }
-            if summary.steps_to_solve is not None:
-                final["compare/env_steps_to_solve"] = summary.steps_to_solve.value
-            last = max(record.steps for record in entry.seeds)
-            events.scalars(last, final)
+            _agent_events(events, found, entry, summary)
             about = {"environment": entry.env, "agent": entry.agent, "seeds": summary.seeds}
             events.hparams(f"{group}/{name}", about)
             events.close()
         return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("events.*")}
+
+
+def _agent_events(events: EventFile, found: Judgement, entry: Entry, summary: Summary) -> None:
+    """Scalars of one agent: its curves with their bands, and what it came to at its last step."""
+    for tag, shown in _CURVES.items():
+        curve = found.curves(entry.env, tag).get(entry.agent)
+        if curve is None:
+            continue
+        tags = (f"{shown}_iqm", f"{shown}_low", f"{shown}_high")
+        for x, *bounds in zip(curve.x, curve.value, curve.low, curve.high, strict=True):
+            events.scalars(round(x), dict(zip(tags, map(float, bounds), strict=True)))
+    final = {
+        "compare/return_iqm": summary.iqm.value,
+        "compare/solved_share": summary.solved / summary.seeds,
+        "compare/env_steps_to_solve": (summary.steps_to_solve or (math.inf,))[0],
+        "compare/cpu_seconds_to_solve_together": (summary.seconds_together or (math.inf,))[0],
+        "compare/cpu_seconds_to_solve_alone": (summary.seconds_alone or (math.inf,))[0],
+    }
+    last = max(record.steps for record in entry.seeds)
+    events.scalars(last, {tag: x for tag, x in final.items() if math.isfinite(x)})

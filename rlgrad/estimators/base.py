@@ -211,8 +211,8 @@ class Estimator(nn.Module, ABC):
 
 def one_hot(draw: Draw) -> Float[Tensor, "*batch D A"]:
     """The choice as one-hot vectors, in the dtype of the logits."""
-    hot = nn.functional.one_hot(draw.action, draw.logits.shape[-1])
-    return hot.to(draw.logits.dtype)
+    categories = torch.arange(draw.logits.shape[-1], device=draw.action.device)
+    return (draw.action.unsqueeze(-1) == categories).to(draw.logits.dtype)
 
 
 def features(context: Tensor | None, like: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch C"]:
@@ -222,7 +222,7 @@ def features(context: Tensor | None, like: Float[Tensor, "*batch"]) -> Float[Ten
 
 def score(draw: Draw) -> Float[Tensor, "*batch D A"]:
     """Gradient of log p(action) at the logits, detached: one-hot minus probabilities."""
-    return one_hot(draw) - draw.logits.detach().softmax(-1)
+    return one_hot(draw) - noise.probabilities(draw.logits.detach())
 
 
 def along(draw: Draw, direction: Tensor) -> Float[Tensor, "*batch D A"]:
@@ -230,7 +230,7 @@ def along(draw: Draw, direction: Tensor) -> Float[Tensor, "*batch D A"]:
 
     Its entry at the action is the inner product of the direction with the score.
     """
-    p = draw.logits.detach().softmax(-1)
+    p = noise.probabilities(draw.logits.detach())
     tangent = direction - (direction * p).sum(-1, keepdim=True)
     return torch.where(draw.logits.isneginf(), 0.0, tangent)
 

@@ -21,6 +21,7 @@ from rlgrad.errors import UsageError
 from rlgrad.estimators import noise
 from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, one_hot, score
 from rlgrad.estimators.least_squares import LeastSquares
+from rlgrad.estimators.passes import activate, product
 from rlgrad.estimators.relaxation import Coupling
 from rlgrad.estimators.statistics import seed_rows
 
@@ -28,9 +29,9 @@ Form = Literal["relaxed", "exact-sum"]
 LARGEST = 2048  # columns; the moments are its square, per seed
 
 
-def _padded(x: Tensor) -> Tensor:
-    """Zeros appended up to a multiple of 4 columns: others are multiplied to other bits."""
-    return nn.functional.pad(x, (0, -x.shape[-1] % 4))
+def _alone(x: Float[Tensor, "S rows 1"], y: Float[Tensor, "S rows K"]) -> Float[Tensor, "S K"]:
+    """Products of x with the columns of y, by a matrix of four rows: as bits are kept apart."""
+    return torch.bmm(nn.functional.pad(x, (0, 3)).mT, y)[:, 0]
 
 
 class LinearRelax(Estimator):
@@ -52,7 +53,7 @@ class LinearRelax(Estimator):
 
     traits = Traits(unbiased=True, context=True, one_pass=True, control_variate=True)
     source = "Grathwohl et al. 2018, arXiv:1711.00123, with c fitted by least squares"
-    random: Tensor
+    expansion: Tensor
 
     def __init__(
         self,
@@ -80,9 +81,11 @@ class LinearRelax(Estimator):
         self.form, self.temperature, self.coupling = form, temperature, coupling
         # Widths are multiples of 4, so that a seed gets the same bits in any company.
         self.plain, width = 1 + context, width + -width % 4 if context else 0
-        self.state = self.plain + -self.plain % 4 + width
-        self.entries = factors * categories * self.plain
-        columns = self.state + self.entries + -self.entries % 4
+        self.padded, logits = self.plain + -self.plain % 4, factors * categories
+        self.state = self.padded + width
+        # Features that q is linear in, with as many zeros as make a multiple of 4 of its weights.
+        self.read = next(n for n in range(self.plain, self.padded + 1) if n * logits % 4 == 0)
+        columns = self.state + self.read * logits
         if columns > LARGEST:
             raise UsageError(
                 f"relax-linear would fit {columns:,} weights for {factors} x {categories} choices "
@@ -90,7 +93,9 @@ class LinearRelax(Estimator):
             )
         generator = torch.Generator().manual_seed(0)
         random = torch.randn(self.plain, width, generator=generator)
-        self.register_buffer("random", random, persistent=False)  # the same for every seed
+        copies = torch.eye(self.plain, self.padded)
+        # The same for every seed.
+        self.register_buffer("expansion", torch.cat([copies, random], 1), persistent=False)
         self.solver = LeastSquares(columns, seeds or 1, decay, ridge)
 
     def _features(self, context: Tensor | None, like: Tensor) -> Float[Tensor, "S rows J"]:
@@ -99,8 +104,25 @@ class LinearRelax(Estimator):
         x = torch.ones_like(rows)
         if self.context and context is not None:
             x = torch.cat([x, context.reshape(*rows.shape[:2], -1).to(like)], -1)
-        weight = self.random.to(like).expand(len(rows), -1, -1).contiguous()
-        return torch.cat([_padded(x), torch.bmm(x, weight).tanh()], -1)
+        weight = self.expansion.to(like).expand(len(rows), -1, -1).contiguous()
+        features = torch.bmm(x, weight)
+        random = features[..., self.padded :]
+        random.copy_(activate(random, tanh=True))
+        return features
+
+    def _seen(
+        self, draw: Draw, value: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features and both of ``_choices``; an agent asks twice for each draw."""
+        kept = self.__dict__.get("_kept")
+        if kept is None or kept[0] is not draw or kept[1] is not context:
+            seen = self._features(context, value), *self._choices(draw)
+            kept = self.__dict__["_kept"] = draw, context, seen
+        return kept[2]
+
+    def __getstate__(self) -> dict[str, object]:
+        # A copy has not seen anything.
+        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
 
     def _choices(self, draw: Draw) -> tuple[Tensor, Tensor]:
         """C's view y of the choice ``[*batch, D, A]``, and what is added back for it.
@@ -110,14 +132,14 @@ class LinearRelax(Estimator):
         """
         logits = draw.logits.detach()
         eye = torch.eye(logits.shape[-1], dtype=logits.dtype, device=logits.device)
-        p = logits.softmax(-1)
+        p = noise.probabilities(logits)
         if self.form == "exact-sum":
             return one_hot(draw), p.unsqueeze(-1) * (eye - p.unsqueeze(-2))
         tilde = noise.relaxed_given_action(logits, draw.action, draw.second)
         room = noise.slack(tilde, draw.action).unsqueeze(-2)
 
         def relaxation(z: Tensor) -> tuple[Tensor, Tensor]:
-            y = (z / self.temperature).softmax(-1)
+            y = noise.probabilities(z / self.temperature)
             return y, y.unsqueeze(-1) * (eye - y.unsqueeze(-2)) / self.temperature
 
         y, slope = relaxation(tilde)
@@ -127,6 +149,7 @@ class LinearRelax(Estimator):
             path = relaxation(noise.relaxed(logits, draw.gumbel))[1] - (1 - room) * slope
         return y, path - p.unsqueeze(-2) * path.sum(-1, keepdim=True)
 
+    @torch.no_grad()
     def gradient(
         self,
         draw: Draw,
@@ -136,17 +159,18 @@ class LinearRelax(Estimator):
         f: Objective | None = None,
     ) -> Float[Tensor, "*batch D A"]:
         """``[*batch, D, A]``; see ``Estimator.gradient``."""
-        value = value.detach()
-        features = self._features(context, value)
+        features, y, slope = self._seen(draw, value, context)
         weights = (self.solver.share() * self.solver.weights).to(value)
-        state = torch.bmm(features, _padded(weights[:, : self.state, None]))[..., 0]
-        table = weights[:, self.state : self.state + self.entries].unflatten(1, (self.plain, -1))
-        q = torch.bmm(features[..., : self.plain].contiguous(), _padded(table))
-        q = q[..., : table.shape[-1]].reshape(draw.logits.shape)
-        y, slope = self._choices(draw)
-        c = state.reshape(value.shape) + (y * q).sum((-2, -1))
+        logits = self.factors * self.categories
+        # One product for V and all q: the first column is V's.
+        table = weights.new_zeros(len(weights), self.state, 1 + logits + -(1 + logits) % 4)
+        table[..., 0] = weights[:, : self.state]
+        table[:, : self.read, 1 : 1 + logits] = weights[:, self.state :].unflatten(1, (-1, logits))
+        c = product(features, table)
+        q = c[..., 1 : 1 + logits].reshape(y.shape)
+        left = value - c[..., 0].reshape(value.shape) - (y * q).sum((-2, -1))
         back = (slope * q.unsqueeze(-1)).transpose(-1, -2).contiguous().sum(-1)
-        return (value - c)[..., None, None] * score(draw) + back
+        return left[..., None, None] * score(draw) + back
 
     @torch.no_grad()
     def observe(
@@ -158,35 +182,36 @@ class LinearRelax(Estimator):
         weight: Tensor | None = None,
     ) -> None:
         """Fit c to this batch and, with falling weight, to those before it."""
-        features = self._features(context, value)
+        features, y, slope = self._seen(draw, value, context)
+        self.__dict__.pop("_kept")
         S, rows = features.shape[:2]
         s = score(draw).reshape(S, rows, -1)
         weight = torch.ones_like(value) if weight is None else weight.to(value)
         counts = (weight > 0).reshape(S, rows, 1)
         s = torch.where(counts, s, 0.0)
-        removed = torch.where(counts.unsqueeze(-1), self._removed(draw, s), 0.0)
+        removed = torch.where(counts.unsqueeze(-1), self._removed(s, y, slope), 0.0)
         f = torch.where(counts, value.reshape(S, rows, 1), 0.0)
         norm = (s * s).sum(-1, keepdim=True)
         along = (removed * s.unsqueeze(2)).sum(-1)
-        plain = features[..., : self.plain, None]
-        entries = _padded((plain * along.unsqueeze(2)).flatten(2))
-        across = features.transpose(1, 2).contiguous()
-        upper = torch.bmm(across, torch.cat([norm * features, entries], -1))
+        plain = features[..., : self.read, None]
+        entries = (plain * along.unsqueeze(2)).flatten(2)
         by_logit = removed.transpose(2, 3).unsqueeze(3)
-        each = _padded((plain.unsqueeze(2) * by_logit).flatten(3)).flatten(1, 2)
-        corner = torch.bmm(each.transpose(1, 2).contiguous(), each)
-        lower = torch.cat([upper[..., self.state :].transpose(1, 2), corner], -1)
-        cross = torch.cat([norm * features, entries], -1) * f
-        cross = cross.transpose(1, 2).contiguous().sum(-1)
-        self.solver.fit(torch.cat([upper, lower], 1), cross, (f * f * norm).flatten(1).sum(-1))
+        each = (plain.unsqueeze(2) * by_logit).flatten(3).flatten(1, 2)
+        square, mixed = torch.bmm(features.mT, norm * features), torch.bmm(features.mT, entries)
+        upper = torch.cat([square, mixed], 2)
+        lower = torch.cat([mixed.mT, torch.bmm(each.mT, each)], 2)
+        targets = [_alone(f * norm, features), _alone(f, entries)]
+        size = (f * f * norm).flatten(1).sum(-1)
+        self.solver.fit(torch.cat([upper, lower], 1), torch.cat(targets, 1), size)
 
-    def _removed(self, draw: Draw, s: Tensor) -> Float[Tensor, "S rows DA DA"]:
+    def _removed(self, s: Tensor, y: Tensor, slope: Tensor) -> Float[Tensor, "S rows DA DA"]:
         """What a unit of each q takes off the estimate: entries of q by logits."""
-        y, slope = self._choices(draw)
         S, rows = s.shape[:2]
         D, A = y.shape[-2:]
-        apart = torch.eye(D, dtype=s.dtype, device=s.device).view(D, 1, D, 1)
-        back = (slope.reshape(S, rows, D, A, 1, A) * apart).reshape(S, rows, D * A, D * A)
+        back = slope.reshape(S, rows, D * A, A)
+        if D > 1:
+            apart = torch.eye(D, dtype=s.dtype, device=s.device).view(D, 1, D, 1)
+            back = (back.view(S, rows, D, A, 1, A) * apart).reshape(S, rows, D * A, D * A)
         return s.unsqueeze(2) * y.reshape(S, rows, D * A, 1) - back
 
     def rescale(self, factor: Float[Tensor, "S 1"]) -> None:

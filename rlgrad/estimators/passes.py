@@ -27,6 +27,13 @@ BLOCK = 512
 WHOLE = 32
 
 
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """``x @ weight`` for each seed: ``[S, rows, out]``."""
+    if weight.shape[2] < NARROW:
+        return torch.bmm(weight.mT, x.mT).mT
+    return torch.bmm(x, weight)
+
+
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``x @ weight + bias`` for each seed: ``[S, rows, out]``."""
     if weight.shape[2] < NARROW:

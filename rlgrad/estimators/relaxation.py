@@ -47,7 +47,7 @@ def controlled(
         path = room * at_tilde
     else:
         path = slope(noise.relaxed(logits, draw.gumbel))[1] - (1 - room) * at_tilde
-    pulled = path - logits.softmax(-1) * path.sum(-1, keepdim=True)
+    pulled = path - noise.probabilities(logits) * path.sum(-1, keepdim=True)
     return (value.detach() - c)[..., None, None] * score(draw) + pulled
 
 

@@ -24,7 +24,7 @@ from rlgrad.lab.sampling import Sample
 from rlgrad.pullback import direction
 from rlgrad.returns import return_to_go
 
-STEPS, BATCH, RATE = 300, 1024, 0.02
+STEPS, CRITIC_STEPS, BATCH, RATE = 300, 1200, 1024, 0.02
 CHECKS = 10  # looks at the validation part along a fit
 ROUNDS = 8  # of the critic: its targets hold its own values
 OBSERVED = 16  # batches that running statistics see
@@ -71,7 +71,7 @@ def _regressed(critic: Critic, x: Tensor, goal: Tensor, i: int, steps: int, inde
     critic.fit(rows, target, torch.ones_like(target), _rate(i, steps), 1)
 
 
-def fit_critic(frozen: Frozen, sample: Sample, seed: int) -> None:
+def fit_critic(frozen: Frozen, sample: Sample, seed: int, steps: int = CRITIC_STEPS) -> None:
     """Fit the critic to the agent's own targets, whose values are renewed from time to time.
 
     A fresh policy also gets its running statistics from this sample, as its first rollout would
@@ -87,20 +87,21 @@ def fit_critic(frozen: Frozen, sample: Sample, seed: int) -> None:
     seen = learner.see(torch.cat([rollout.observation, rollout.last.unsqueeze(1)], 1))
     x = seen[:, :-1][rollout.valid].unsqueeze(0)
     learner.critic.adam = SeedAdam(learner.critic.network.flat)
-    steps = STEPS * 4
     for i, index in enumerate(_batches(x.shape[1], BATCH, steps, seed)):
-        if i % (steps // ROUNDS) == 0:
+        if i % max(1, steps // ROUNDS) == 0:
             _, target = learner.credit(rollout, learner.critic.network.trace(seen))
             goal = target[rollout.valid].unsqueeze(0)
         _regressed(learner.critic, x, goal, i, steps, index)
 
 
-def fit_action_critic(frozen: Frozen, data: Data, held_out: Data, seed: int) -> None:
+def fit_action_critic(
+    frozen: Frozen, data: Data, held_out: Data, seed: int, steps: int = STEPS
+) -> None:
     """Learn Q(observation, relaxed action) of the credit, as agents with an action critic do."""
     inputs, size = chosen_actions(data), data.size
     with seeded(seed):
         critic = Critic(inputs.shape[-1], frozen.config, 1)
-    batches = list(_batches(inputs.shape[1], BATCH, STEPS, seed))
+    batches = list(_batches(inputs.shape[1], BATCH, steps, seed))
     goal, new = data.credit / size, chosen_actions(held_out)
 
     def judge() -> float:
@@ -108,7 +109,7 @@ def fit_action_critic(frozen: Frozen, data: Data, held_out: Data, seed: int) -> 
             return float((critic(new) - held_out.credit / size).square().mean())
 
     _best(
-        critic, STEPS, lambda i: _regressed(critic, inputs, goal, i, STEPS, batches[i]), judge
+        critic, steps, lambda i: _regressed(critic, inputs, goal, i, steps, batches[i]), judge
     )  # fmt: skip
     critic.network.rescale(torch.full((1, 1), size))
     frozen.learner.action_critic = critic

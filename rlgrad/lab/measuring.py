@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlgrad.estimators import Estimator
 from rlgrad.lab.data import Data, prepared
-from rlgrad.lab.fitting import STEPS, fit, fit_action_critic, fit_critic
+from rlgrad.lab.fitting import CRITIC_STEPS, STEPS, fit, fit_action_critic, fit_critic
 from rlgrad.lab.freeze import Frozen
 from rlgrad.lab.members import Member
 from rlgrad.lab.moments import Gatherer, units
@@ -38,6 +38,8 @@ class Settings:
     """Whose squared norm control variates descend; None: as the card says."""
     train_steps: int = STEPS
     """Steps of Adam for what is trained; 0: nothing is."""
+    critic_steps: int = CRITIC_STEPS
+    """Steps of Adam for a critic that is fitted; a critic of actions takes a quarter of them."""
     split_states: int = 64
     """States that the variance is split in; 0: it is not."""
 
@@ -73,7 +75,7 @@ class Lab:
         sample = gather(frozen, settings.fit_states, self.seeds[FIT])
         part, held_out = split(sample, HELD_OUT)
         progress("fitting the critic")
-        fit_critic(frozen, part, self.seeds[FIT])
+        fit_critic(frozen, part, self.seeds[FIT], settings.critic_steps)
         self.shares = sample.shares
         self.mean_length = float(sample.rollout.valid.sum()) / sample.rollout.valid.shape[2]
         self.part = prepared(frozen, part, self._noise(FIT))
@@ -96,7 +98,8 @@ class Lab:
         needs_q = estimator.traits.differentiable and self.frozen.learner.action_critic is None
         if needs_q:
             self.progress("fitting a critic of actions")
-            fit_action_critic(self.frozen, self.part, self.held_out, self.seeds[FIT])
+            steps, seed = self.settings.critic_steps // 4, self.seeds[FIT]
+            fit_action_critic(self.frozen, self.part, self.held_out, seed, steps)
         if member.trained is not False:
             self.progress(f"fitting {member.label}")
             steps = self.settings.train_steps

@@ -20,6 +20,11 @@ SIMULATORS: dict[str, tuple[str, str | None, int | None]] = {
         "gymnasium.envs.classic_control.acrobot:AcrobotEnv",
         500,
     ),
+    "rlgrad/MountainCar-v0": (
+        f"{_HERE}.mountaincar:MountainCar",
+        "gymnasium.envs.classic_control.mountain_car:MountainCarEnv",
+        200,
+    ),
     "rlgrad/ValueProbe-v0": (f"{_HERE}.probes:ValueProbe", None, None),
     "rlgrad/ObservationProbe-v0": (f"{_HERE}.probes:ObservationProbe", None, None),
     "rlgrad/DiscountProbe-v0": (f"{_HERE}.probes:DiscountProbe", None, None),

@@ -1,0 +1,273 @@
+"""Worker processes that change no bit and cannot be lost quietly, the choice, and EnvPool."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+import rlgrad
+from rlgrad import vectorising
+from rlgrad.errors import UsageError
+from rlgrad.evaluation import load_learner
+from rlgrad.make import SeededEpisodes, make_training
+from rlgrad.vectorising import PooledVectorEnv, measure
+from rlgrad.workers import ChunkedVectorEnv, WorkerError
+
+torch.set_num_threads(1)
+# Python 3.12 and later warn of fork beside threads; the workers only step environments.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+has_envpool = pytest.mark.skipif(not importlib.util.find_spec("envpool"), reason="needs envpool")
+
+
+def cartpole(limit=9):
+    return gymnasium.make("CartPole-v1", max_episode_steps=limit)
+
+
+def seeded():
+    return SeededEpisodes(cartpole(50))
+
+
+class Trouble(gymnasium.Env):
+    """Fails or sleeps at a step; ``what`` says how."""
+
+    observation_space, action_space = Box(-1, 1, (1,)), Discrete(2)
+
+    def __init__(self, what="", seconds=0.0):
+        self.what, self.seconds, self.time = what, seconds, 0
+        if what == "making":
+            raise OSError("no such thing")
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        time.sleep(self.seconds)
+        if self.what == "step" and self.time == 3:
+            raise ZeroDivisionError("the lander has\nno mass")
+        return np.zeros(1, np.float32), 1.0, False, False, {}
+
+
+@pytest.mark.parametrize(("lanes", "workers"), [(5, 2), (3, 3), (2, 8)])
+def test_workers_change_no_bit(lanes, workers):
+    sync = SyncVectorEnv([seeded] * lanes, autoreset_mode=AutoresetMode.SAME_STEP)
+    chunked = ChunkedVectorEnv([seeded] * lanes, workers)
+    assert len(chunked.processes) == min(lanes, workers)
+    rng, ended = np.random.default_rng(0), 0
+    for seed in (list(range(2**62, 2**62 + lanes)), 7, None):
+        (x, _), (y, info) = sync.reset(seed=seed), chunked.reset(seed=seed)
+        if seed is not None:  # else episodes go on from the numbers that both have reached
+            np.testing.assert_array_equal(x, y)
+        assert info == {}
+        for _ in range(60):
+            action = rng.integers(2, size=lanes)
+            *a, first = sync.step(action)
+            *b, second = chunked.step(action)
+            for one, other in zip(a, b, strict=True):
+                np.testing.assert_array_equal(one, other)
+                assert one.dtype == other.dtype
+            assert ("final_obs" in first) == ("final_obs" in second)
+            for lane in np.flatnonzero(a[2] | a[3]):
+                ended += 1
+                np.testing.assert_array_equal(first["final_obs"][lane], second["final_obs"][lane])
+    assert ended > 10
+    sync.close()
+    chunked.close()
+
+
+def test_workers_keep_what_a_vector_environment_promises():
+    env = ChunkedVectorEnv([cartpole] * 3, workers=2)
+    report = rlgrad.check_vector_env(env, steps=40, max_episode_steps=9, single=cartpole)
+    assert (report.ok, report.notes) == (True, ())
+    env.close()
+    assert not any(process.is_alive() for process in env.processes)
+    with pytest.raises(ValueError, match="got 2 seeds for 1 lanes"):
+        ChunkedVectorEnv([cartpole], 1).reset(seed=[1, 2])
+
+
+@pytest.mark.slow
+def test_workers_that_are_spawned():
+    """As where there is no fork; lanes are sent to them."""
+    card = rlgrad.cards.EnvCard("CartPole-v1")
+    lanes = [make_training(card, 1, vec="sync").env_fns[0]] * 2
+    x, y = (ChunkedVectorEnv(lanes, 2, start).reset(seed=3)[0] for start in ("fork", "spawn"))
+    np.testing.assert_array_equal(x, y)
+
+
+def test_a_killed_worker_is_named_and_the_others_end():
+    env = ChunkedVectorEnv([cartpole] * 5, workers=2)
+    env.reset(seed=0)
+    pid = env.processes[1].pid
+    os.kill(pid, signal.SIGKILL)
+    words = rf"worker 1 \(process {pid}\) with environments 2 to 4: killed by SIGKILL"
+    with pytest.raises(WorkerError, match=words):
+        env.step(np.zeros(5, dtype=np.int64))
+    assert not any(process.is_alive() for process in env.processes)
+    assert env.closed
+
+
+def step_three_times(lanes):
+    env = ChunkedVectorEnv(lanes, workers=len(lanes))
+    env.reset()
+    for _ in range(3):
+        env.step(np.zeros(len(lanes), dtype=np.int64))
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [("step", "ZeroDivisionError: the lander has no mass"), ("making", "OSError: no such thing")],
+)
+def test_what_an_environment_raises_in_a_worker_is_told(what, words):
+    with pytest.raises(WorkerError, match=rf"environments 2 to 2: {words}"):
+        step_three_times([Trouble, Trouble, functools.partial(Trouble, what)])
+
+
+def running(pid):
+    """Whether a process is there, and not only its entry."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize("busy", [False, True])
+def test_workers_die_with_a_killed_parent(busy):
+    """Even in the middle of a step that would take an hour."""
+    lines = [
+        "import functools, sys, threading, numpy as np",
+        f"sys.path[:0] = [{str(Path(__file__).parent)!r}]",
+        "from test_vectorising import ChunkedVectorEnv, Trouble",
+        f"lane = functools.partial(Trouble, seconds={3600.0 if busy else 0.0})",
+        "env = ChunkedVectorEnv([lane] * 4, workers=2)",
+        "env.reset()",
+        "print(*(each.pid for each in env.processes), flush=True)",
+        f"env.step(np.zeros(4, dtype=np.int64)) if {busy} else sys.stdin.read()",
+    ]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", "\n".join(lines)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(rlgrad.__file__).parent.parent,
+    )
+    assert parent.stdout is not None
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    assert all(map(running, pids))
+    time.sleep(0.3)
+    parent.kill()
+    parent.communicate()
+    for _ in range(600):  # a minute, on a machine that may be busy
+        if not any(map(running, pids)):
+            break
+        time.sleep(0.1)
+    assert not any(map(running, pids))
+
+
+def test_auto_measures_what_is_worth_sharing(monkeypatch):
+    monkeypatch.setattr(vectorising, "cores", lambda: 4)
+    monkeypatch.setattr(vectorising, "FORKS", False)
+    assert measure(Trouble, 8) == ("sync", "")
+    monkeypatch.setattr(vectorising, "FORKS", True)
+    engine, why = measure(functools.partial(Trouble, seconds=0.005), 8)
+    assert engine == "async"
+    assert "--vec auto took async: 8 environments take" in why
+    assert why.endswith("ms in 4 workers")
+    monkeypatch.setattr(vectorising, "WORTH", 1e9)
+    engine, why = measure(Trouble, 2)
+    assert engine == "sync"
+    assert why.endswith("too little to share out")
+    monkeypatch.setattr(vectorising, "cores", lambda: 1)
+    assert measure(Trouble, 8) == ("sync", "")
+
+
+def test_auto_stays_in_this_process_where_workers_fail(monkeypatch):
+    monkeypatch.setattr(vectorising, "cores", lambda: 2)
+    monkeypatch.setattr(vectorising, "WORTH", 0.0)
+    here = os.getpid()
+
+    def lane():
+        if os.getpid() != here:
+            raise RuntimeError("one process only")
+        return Trouble()
+
+    engine, why = measure(lane, 4)
+    assert engine == "sync"
+    assert "in workers the environment fails: worker 0" in why
+    assert "RuntimeError: one process only" in why
+
+
+def trained(tmp_path, vec, **flags):
+    options = {"seeds": 2, "eval_episodes": 1, "quiet": True, "log_dir": str(tmp_path / vec)}
+    size = {"total_timesteps": 256, "num_envs": 2, "num_steps": 16, "max_episode_steps": 40}
+    return rlgrad.train("CartPole-v1", "actor-critic", vec=vec, **options, **size, **flags)
+
+
+def test_a_run_has_the_same_bits_in_one_process_and_in_workers(tmp_path):
+    sync, chunked = trained(tmp_path, "sync"), trained(tmp_path, "async")
+    for seed in (0, 1):
+        states = [load_learner(run, seed)[0].state_dict() for run in (sync, chunked)]
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    rows = [[{**row, "time/fps": 0} for row in run.metrics()] for run in (sync, chunked)]
+    assert rows[0] == rows[1]
+
+
+def test_the_choice_is_noted_in_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(vectorising, "cores", lambda: 2)
+    monkeypatch.setattr(vectorising, "WORTH", 1e9)
+    options = {"eval_episodes": 1, "quiet": True, "log_dir": str(tmp_path), "num_envs": 2}
+    run = rlgrad.train("FrozenLake-v1", "actor-critic", total_timesteps=64, **options)
+    notes = json.loads((run.path / "run.json").read_text())["notes"]
+    assert any(note.startswith("--vec auto took sync: 2 environments take") for note in notes)
+
+
+@has_envpool
+def test_envpool_with_seeds_that_count():
+    env = PooledVectorEnv("CartPole-v1", 3, max_episode_steps=9)
+    report = rlgrad.check_vector_env(env, steps=40)
+    assert (report.ok, report.notes) == (True, ())
+    first, _ = env.reset(seed=[5, 2**62, 7])
+    other, _ = env.reset(seed=[2**62, 5, 7])
+    np.testing.assert_array_equal(first[[1, 0, 2]], other)  # a lane depends on its seed alone
+    env.close()
+
+
+@has_envpool
+def test_training_on_envpool(tmp_path):
+    one, again = trained(tmp_path / "a", "envpool"), trained(tmp_path / "b", "envpool")
+    assert [each["status"] for each in one.result()["seeds"]] == ["finished"] * 2
+    states = [load_learner(run, 1)[0].state_dict() for run in (one, again)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@has_envpool
+def test_refusals_of_envpool():
+    card = functools.partial(rlgrad.cards.EnvCard, summary="", path=None)
+    with pytest.raises(UsageError, match="EnvPool has no environment 'ValueProbe-v0'"):
+        make_training(card("rlgrad/ValueProbe-v0"), 2, vec="envpool")
+    with pytest.raises(UsageError, match="takes no --env-kwargs"):
+        make_training(card("CartPole-v1", kwargs={"a": 1}), 2, vec="envpool")
+    with pytest.raises(UsageError, match=r"observes Discrete\(16\).* use --vec auto"):
+        make_training(card("FrozenLake-v1"), 2, vec="envpool")
+
+
+def test_envpool_that_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "envpool", None)
+    with pytest.raises(UsageError, match="needs EnvPool; run: pip install envpool"):
+        PooledVectorEnv("CartPole-v1", 2)
