@@ -58,7 +58,7 @@ ROWS = [
     ["lab.entry"],
     ["training", "commands"],
     ["resuming", "comparison.comparing", "comparison.worker"],
-    ["comparison.command"],
+    ["comparison.command", "train_commands"],
     ["cli"],
     ["__main__"],
 ]  # fmt: skip
