@@ -31,8 +31,8 @@ class Options:
     """Fresh episodes per evaluation, by sampling and as many by argmax."""
     save_freq: int = 0
     """Env steps per seed between checkpoints; 0: one every 30 seconds, and at the end."""
-    keep_last: int = 3
-    """Newest checkpoints that are kept; 0: all."""
+    keep_last: int = 0
+    """Newest checkpoints that are kept; 0: three, or all where save-freq is given."""
     log_freq: int = 0
     """Env steps per seed between logged points; 0: a fiftieth of the run."""
     quiet: bool = False

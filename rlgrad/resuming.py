@@ -37,6 +37,9 @@ _HALVES = (
 )  # fmt: skip
 
 
+_OF_A_PROCESS = ("quiet", "log_dir")  # options that do not last
+
+
 class _Found(NamedTuple):
     """The checkpoint to go on from."""
 
@@ -193,7 +196,8 @@ def restart(
         import_module(module)
     require_modules(run, env_modules)
     about, resolved, notes = _about(run), _resolved(run, total_timesteps), list[str]()
-    options = checked({**about["options"], **(given or {})})
+    own = {key: value for key, value in about["options"].items() if key not in _OF_A_PROCESS}
+    options = checked({**own, "log_dir": log_dir, **(given or {})})
     torch.set_num_threads(1)
     lock = Lock(run.path)
     trainer = None

@@ -16,6 +16,7 @@ from rlgrad.store import Run
 
 EVERY = 30.0  # seconds between checkpoints, unless --save-freq says other
 SHARE = 0.02  # of the time that they may take then
+KEPT = 3  # of those that nobody asked for
 
 
 @dataclass
@@ -87,6 +88,7 @@ class Saver:
         self.standing.record = self.log.sync()
         tensors, counters = self.engine.state()
         counters = {**counters, "session": asdict(self.standing)}
-        self.path = store.save_checkpoint(self.run, tensors, counters, self.options.keep_last)
+        keep = self.options.keep_last or (0 if self.options.save_freq else KEPT)
+        self.path = store.save_checkpoint(self.run, tensors, counters, keep)
         self._saved, now = self._now(), time.monotonic()
         self._next = now + max(EVERY, (now - began) / SHARE)
