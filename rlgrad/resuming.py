@@ -8,15 +8,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from rlgrad import store
 from rlgrad.card_files import EnvCard
 from rlgrad.cards import Resolved
-from rlgrad.checkpoints import DamagedError
 from rlgrad.display import Display
 from rlgrad.errors import UsageError, nearest
 from rlgrad.loading import require_modules
@@ -24,6 +22,7 @@ from rlgrad.locking import Lock
 from rlgrad.make import import_module
 from rlgrad.options import Options, checked
 from rlgrad.output import write_whole
+from rlgrad.restoring import Found, newest, put
 from rlgrad.saving import Standing
 from rlgrad.session import Session
 from rlgrad.store import Run, find_run, read_run
@@ -38,42 +37,6 @@ _HALVES = (
 
 
 _OF_A_PROCESS = ("quiet", "log_dir")  # options that do not last
-
-
-class _Found(NamedTuple):
-    """The checkpoint to go on from."""
-
-    path: Path
-    tensors: dict[str, Tensor]
-    counters: dict[str, Any]
-    standing: Standing
-
-
-def _newest(run: Run, notes: list[str]) -> _Found | None:
-    """The newest checkpoint that is whole, with a record as long as it says; None: there is none.
-
-    Raises:
-        UsageError: where there are some and none of them will do.
-    """
-    record, files = run.path / "metrics.jsonl", run.checkpoints()
-    length = record.stat().st_size if record.exists() else 0
-    for path in reversed(files):
-        try:
-            tensors, counters = store.load_checkpoint(path)
-            standing = Standing.of(counters)
-            if standing.record > length:
-                raise DamagedError(f"{record}: it ends before {path.name} was written")
-        except DamagedError as error:
-            notes.append(f"left out {path.name}: {error}")
-        except (KeyError, TypeError):
-            raise UsageError(
-                f"{path} does not say enough to go on from; it can be evaluated, or train again"
-            ) from None
-        else:
-            return _Found(path, tensors, counters, standing)
-    if files:
-        raise UsageError(f"{run.path} has no checkpoint that is whole: {'; '.join(notes)}")
-    return None
 
 
 def _resolved(run: Run, total: int | None) -> Resolved:
@@ -101,28 +64,6 @@ def _about(run: Run) -> dict[str, Any]:
         raise UsageError(f"{path}: cannot be read as a run's description: {error!r}") from None
 
 
-def _restore(trainer: Trainer, run: Run, found: _Found, notes: list[str]) -> None:
-    """Put the trainer where the checkpoint stands; what cannot be exact is said and marked."""
-    try:
-        if found.counters["seeds"] != list(run.seeds):
-            raise ValueError(f"its seeds are {found.counters['seeds']}")
-        lost = trainer.restore(found.path, found.tensors, found.counters)
-    except UsageError:
-        raise
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise UsageError(f"{found.path}: cannot be gone on from: {error!r}") from None
-    device = found.counters["device"]
-    if lost:
-        found.standing.exact = False
-        notes.append(
-            f"{run.env_id} could not be put where it stood in {lost} of {trainer.lanes.count} "
-            "environments, which start new episodes: the run is marked as not exact"
-        )
-    if device != trainer.device.type:
-        found.standing.exact = False
-        notes.append(f"it trained on {device} before: the run is marked as not exact")
-
-
 def _check_versions(about: Mapping[str, Any], standing: Standing, notes: list[str]) -> None:
     """Say where what trains now is not what trained before."""
     before, now = about["versions"], versions()
@@ -147,7 +88,7 @@ def _say_schedule(trainer: Trainer, before: int, notes: list[str]) -> None:
     )
 
 
-def _write(run: Run, resolved: Resolved, about: dict[str, Any], start: _Found | None) -> Run:
+def _write(run: Run, resolved: Resolved, about: dict[str, Any], start: Found | None) -> Run:
     """Make the directory that of a run in progress, up to the checkpoint and no further."""
     (run.path / "result.json").unlink(missing_ok=True)
     (run.path / "checkpoints").mkdir(exist_ok=True)
@@ -202,10 +143,10 @@ def restart(
     lock = Lock(run.path)
     trainer = None
     try:
-        found = _newest(run, notes)
+        found = newest(run, notes)
         trainer = Trainer(resolved, run.seeds, options)
         if found is not None:
-            _restore(trainer, run, found, notes)
+            put(trainer, run, found, notes)
         standing = found.standing if found else Standing(evaluated=[-1] * len(run.seeds))
         _check_versions(about, standing, notes)
         _say_schedule(trainer, run.config.total_timesteps, notes)

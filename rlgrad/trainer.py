@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,8 +26,8 @@ from rlgrad.make import (
     time_limit,
 )
 from rlgrad.options import Options
-from rlgrad.places import places, take_places
-from rlgrad.preflight import check_memory, choose_device, fitting, observation_factors
+from rlgrad.places import places
+from rlgrad.preflight import check_memory, choose_device, observation_factors
 from rlgrad.rollout import Episodes, Rollout, collect
 from rlgrad.streams import Purpose, Streams, derive
 
@@ -66,7 +65,7 @@ class Trainer:
         self.episodes = Episodes(S, N)
         self.outcomes = [Outcome(seed) for seed in self.seeds]
         self.iteration = 0
-        self._observation: Any = None
+        self.observation: Any = None
         self._measured: dict[str, Tensor] = {}
         self.notes = self._notes()
         self._state = list(self.learner.state_dict().values())
@@ -120,7 +119,7 @@ class Trainer:
         """The next rollout; whole episodes start from seeds of their own iteration."""
         N = self.config.num_envs
         if observation is None or self.whole:
-            observation = self.lanes.reset(self._lane_seeds(self.iteration))
+            observation = self.lanes.reset(self.lane_seeds(self.iteration))
         gumbel = -self._noise(Purpose.ACTION).log()
         alive: Any = None
         if self.whole:
@@ -129,7 +128,7 @@ class Trainer:
                 alive = torch.as_tensor(alive, device=self.device)
         return collect(self.lanes, self.learner.actor(), observation, gumbel, alive)
 
-    def _lane_seeds(self, iteration: int) -> list[int]:
+    def lane_seeds(self, iteration: int) -> list[int]:
         """Of all lanes, seed by seed, for a reset of all."""
         lanes = range(self.config.num_envs)
         return [derive(s, Purpose.LANE_SEED, n, iteration) for s in self.seeds for n in lanes]
@@ -208,7 +207,7 @@ class Trainer:
             Numbers ``[S]`` by TensorBoard tag; empty unless ``measure``.
         """
         with self.clock:
-            rollout, self._observation = self._collect(self._observation)
+            rollout, self.observation = self._collect(self.observation)
             numbers = self._update(rollout, measure)
             self._count(rollout)
             self.iteration += 1
@@ -248,34 +247,9 @@ class Trainer:
             "device": self.device.type,
         }
         tensors = {**self.learner.state_dict(), **self.episodes.state()}
-        if not self.whole and self._observation is not None:
-            tensors |= places(self.lanes, self._observation)
+        if not self.whole and self.observation is not None:
+            tensors |= places(self.lanes, self.observation)
         return tensors, counters
-
-    def restore(self, path: Path, tensors: dict[str, Tensor], counters: dict[str, Any]) -> int:
-        """Go on from what ``state`` gave, bit for bit where the environment allows it.
-
-        Returns:
-            How many lanes could not be put where they stood, and have started new episodes.
-
-        Raises:
-            UsageError: for parameters that do not fit the card.
-            KeyError, TypeError, ValueError, RuntimeError: for anything else that does not.
-        """
-        like, total = self.learner.state_dict(), self.config.total_timesteps
-        fit = {k: fitting(path, k, tensors.get(k), x.dtype, x.shape) for k, x in like.items()}
-        self.learner.load_state_dict(fit)
-        self.episodes.load(tensors)
-        self.iteration = int(counters["iteration"])
-        self.outcomes = [Outcome.from_plain(each, total) for each in counters["outcomes"]]
-        self.clock = Clock(Seconds(*counters["seconds"]))
-        if self.whole:
-            return 0
-        # A simulator's noise goes on; other lanes, where they start anew, take seeds of their own.
-        seeds = self._lane_seeds(0 if self.lanes.simulator else self.iteration)
-        self._observation, same = take_places(self.lanes, tensors, seeds)
-        self.episodes.carry[:, ~same.reshape(len(self.seeds), -1)] = 0.0
-        return int((~same).sum())
 
     def close(self) -> None:
         """Release the environments."""

@@ -56,7 +56,7 @@ ROWS = [
     ["lab.measuring", "lab.pages"],
     ["lab.judging", "lab.writing"],
     ["lab.entry"],
-    ["training", "commands"],
+    ["training", "commands", "restoring"],
     ["resuming", "comparison.comparing", "comparison.worker"],
     ["comparison.command", "train_commands"],
     ["cli"],

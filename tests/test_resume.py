@@ -25,6 +25,7 @@ from rlgrad import cards, store, training
 from rlgrad.display import Display
 from rlgrad.errors import UsageError
 from rlgrad.options import Options
+from rlgrad.resuming import restart
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
