@@ -174,19 +174,20 @@ class Episodes:
             del recent[: -self.window]
 
     def state(self) -> dict[str, Tensor]:
-        """For a checkpoint, by name."""
+        """For a checkpoint, by name; the first axis is the seed."""
         recent = torch.zeros(len(self.recent), self.window, 2, dtype=torch.float64)
         for row, episodes in zip(recent, self.recent, strict=True):
             row[: len(episodes)] = torch.tensor(episodes, dtype=torch.float64).view(-1, 2)
         return {
-            "episodes.carry": torch.tensor(self.carry),
+            "episodes.carry": torch.tensor(self.carry.swapaxes(0, 1)),
             "episodes.recent": recent,
             "episodes.count": torch.tensor(self.count),
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what ``state`` gave."""
-        self.carry = state["episodes.carry"].numpy().reshape(self.carry.shape).copy()
+        carry = state["episodes.carry"].numpy().swapaxes(0, 1)
+        self.carry = np.array(carry).reshape(self.carry.shape)
         self.count = state["episodes.count"].reshape(len(self.count)).tolist()
         recent = state["episodes.recent"].reshape(len(self.count), self.window, 2).tolist()
         self.recent = [

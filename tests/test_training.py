@@ -116,7 +116,11 @@ def tensors(run, seed):
     """What one seed has learned, from the newest checkpoint."""
     row = run.seeds.index(seed)
     checkpoint, _ = store.load_checkpoint(run.checkpoints()[-1])
-    return {name: x[row] for name, x in checkpoint.items() if not name.startswith("lanes.")}
+    return {
+        name: x[row]
+        for name, x in checkpoint.items()
+        if name.split(".")[0] not in ("lanes", "episodes")
+    }
 
 
 def same(one, other):
