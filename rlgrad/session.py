@@ -119,9 +119,10 @@ class Session:
             steps, path = max(self._steps), self.run.path
             last = self.saver.path
             kept = f"{last.name} is kept" if last else "there is no checkpoint yet"
+            how = f", and once that is mended rlgrad resume {path} goes on"
             raise UsageError(
                 f"cannot write to {path} after {steps:,} env steps: {error.strerror or error}; "
-                f"{kept}, and once there is room again rlgrad resume {path} goes on"
+                f"{kept}{how if self.run.peer is None else ''}"
             ) from None
 
     def wants(self, steps: int) -> bool:
