@@ -38,8 +38,11 @@ class Evaluate:
 
     def execute(self, chosen: dict[str, Any]) -> int:
         """Evaluate and print a table."""
+        import torch
+
         from rlgrad.evaluation import evaluate_run
 
+        torch.set_num_threads(1)  # small networks: a second thread only waits
         if self.episodes < 1:
             raise UsageError(f"got --episodes {self.episodes}; expected at least 1")
         if not 0 <= self.env_seed < 1 << 63:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rlgrad.adam import SeedAdam
 from rlgrad.config import Config
 from rlgrad.estimators.networks import SeedMLP
-from rlgrad.estimators.passes import Blocks
+from rlgrad.estimators.passes import Blocks, TangentTrace
 from rlgrad.estimators.statistics import row_share
 
 
@@ -61,3 +61,49 @@ class Critic(nn.Module):
             error = (trace.output[..., :1] - goal) * share
             self.adam.step(self.network.flat, trace.parameters(error), step_size)
             trace = None
+
+
+class ActionValue:
+    """Q(observation, relaxed action) of a critic at given observations, as estimators take f.
+
+    Args:
+        critic: of observations and flattened actions.
+        x: ``[S, ..., F]`` seen observations.
+    """
+
+    def __init__(self, critic: Critic, x: Float[Tensor, "S *batch F"]) -> None:
+        self.critic, self.x = critic, x
+
+    def _inputs(self, action: Tensor) -> Tensor:
+        return torch.cat([self.x, action.flatten(-2)], -1)
+
+    def _at_action(self, gradient: Tensor, action: Tensor) -> Tensor:
+        return gradient[..., self.x.shape[-1] :].reshape(action.shape)
+
+    def __call__(self, choice: Float[Tensor, "*batch D A"]) -> Float[Tensor, "*batch"]:
+        """Values, differentiable by autograd."""
+        return self.critic(self._inputs(choice))
+
+    @torch.no_grad()
+    def slope(self, choice: Float[Tensor, "*batch D A"]) -> tuple[Tensor, Tensor]:
+        """(values, their gradients at the choice)."""
+        trace = self.critic.network.blocks(self._inputs(choice))
+        gradient = trace.rows(torch.ones_like(trace.output[..., :1]))
+        value = trace.output[..., 0].reshape(choice.shape[:-2])
+        return value, self._at_action(gradient, choice)
+
+    @torch.no_grad()
+    def along(
+        self, choice: Float[Tensor, "*batch D A"], dx: Float[Tensor, "*batch D A"]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(values, gradients, derivatives of the values along dx, gradients of those)."""
+        trace = self.critic.network.trace(self._inputs(choice))
+        moved = torch.cat([torch.zeros_like(self.x), dx.flatten(-2)], -1)
+        tangent = TangentTrace(trace, moved.reshape(trace.inputs[0].shape))
+        one = torch.ones_like(trace.output[..., :1])
+        first = self._at_action(trace.rows(one), choice)
+        second = self._at_action(tangent.rows(torch.zeros_like(one), one), choice)
+        value, slope = (
+            y[..., 0].reshape(choice.shape[:-2]) for y in (trace.output, tangent.output)
+        )
+        return value, first, slope, second

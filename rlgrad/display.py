@@ -6,13 +6,13 @@ import math
 import shutil
 import sys
 import time
-from types import TracebackType
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TaskProgressColumn,
     TextColumn,
@@ -37,8 +37,44 @@ class Status(NamedTuple):
     """All seeds together."""
 
 
+class Screen:
+    """Standard error: lines that stay, and on a terminal a live part while it is entered.
+
+    Args:
+        quiet: show nothing.
+        *columns: of the live part.
+    """
+
+    def __init__(self, quiet: bool, *columns: ProgressColumn) -> None:
+        self.console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
+        self.quiet, self.live = quiet, self.console.is_terminal and not quiet
+        self.progress = Progress(
+            *columns, console=self.console, transient=True, refresh_per_second=8
+        )
+        self._last = 0.0
+
+    def __enter__(self) -> None:
+        if self.live:
+            self.progress.start()
+
+    def __exit__(self, *error: object) -> None:
+        if self.live:
+            self.progress.stop()
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self.console.print(line, markup=False)
+
+    def seldom(self, line: str) -> None:
+        """A plain line every few seconds, where there is no live part."""
+        now = time.monotonic()
+        if not self.quiet and not self.live and now - self._last >= 5.0:
+            print(line, file=sys.stderr, flush=True)
+            self._last = now
+
+
 class Display:
-    """Progress on standard error.
+    """Progress of one training.
 
     Args:
         title: what is trained.
@@ -46,55 +82,37 @@ class Display:
     """
 
     def __init__(self, title: str, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
-        self._title, self._quiet = title, quiet
-        self._live = self.console.is_terminal and not quiet
-        self._last = 0.0
-        self._progress = Progress(
+        self._title = title
+        self._screen = Screen(
+            quiet,
             BarColumn(bar_width=20),
             TaskProgressColumn(),
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(compact=True),
-            console=self.console,
-            transient=True,
-            refresh_per_second=8,
         )
-        self._task = self._progress.add_task("", total=1, status="starting")
+        self._task = self._screen.progress.add_task("", total=1, status="starting")
+        self.say = self._screen.say
 
     def __enter__(self) -> Display:
-        if self._live:
-            self._progress.start()
+        self._screen.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._live:
-            self._progress.stop()
-
-    def say(self, line: str) -> None:
-        """A line that stays."""
-        self.console.print(line, markup=False)
+    def __exit__(self, *error: object) -> None:
+        self._screen.__exit__(*error)
 
     def update(self, status: Status) -> None:
-        """Show where training stands; plain lines come every few seconds only."""
-        if self._quiet:
+        """Show where training stands."""
+        if self._screen.quiet:
             return
-        now = time.monotonic()
-        if self._live:
-            self._progress.update(
-                self._task, completed=status.step, total=status.total, status=describe(status)
-            )
-        elif now - self._last >= 5.0:
-            print(f"{self._title}: {describe(status)}", file=sys.stderr, flush=True)
-            self._last = now
+        told = describe(status)
+        self._screen.progress.update(
+            self._task, completed=status.step, total=status.total, status=told
+        )
+        self._screen.seldom(f"{self._title}: {told}")
 
 
 class Board:
-    """Progress of several trainings at once, on standard error.
+    """Progress of several trainings at once.
 
     Args:
         total: how many there will be.
@@ -102,57 +120,39 @@ class Board:
     """
 
     def __init__(self, total: int, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
-        self._quiet, self._live = quiet, self.console.is_terminal and not quiet
-        self._last = 0.0
         self._done, self._total = 0, total
-        self._progress = Progress(
+        self._screen = Screen(
+            quiet,
             TextColumn("{task.description}"),
             BarColumn(bar_width=12),
             TaskProgressColumn(),
             TextColumn("{task.fields[status]}"),
-            console=self.console,
-            transient=True,
-            refresh_per_second=8,
         )
         self._tasks: dict[str, TaskID] = {}
+        self.say = self._screen.say
 
     def __enter__(self) -> Board:
-        if self._live:
-            self._progress.start()
+        self._screen.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._live:
-            self._progress.stop()
-
-    def say(self, line: str) -> None:
-        """A line that stays."""
-        self.console.print(line, markup=False)
+    def __exit__(self, *error: object) -> None:
+        self._screen.__exit__(*error)
 
     def update(self, label: str, status: Status) -> None:
-        """Show where one stands; plain lines come every few seconds only."""
-        if self._live:
-            if label not in self._tasks:
-                self._tasks[label] = self._progress.add_task(label, status="")
-            task = self._tasks[label]
-            self._progress.update(
-                task, completed=status.step, total=status.total, status=briefly(status)
-            )
-        elif not self._quiet and time.monotonic() - self._last >= 5.0:
-            print(f"{label}: {describe(status)}", file=sys.stderr, flush=True)
-            self._last = time.monotonic()
+        """Show where one of them stands."""
+        progress = self._screen.progress
+        if label not in self._tasks:
+            self._tasks[label] = progress.add_task(label, status="")
+        progress.update(
+            self._tasks[label], completed=status.step, total=status.total, status=briefly(status)
+        )
+        self._screen.seldom(f"{label}: {describe(status)}")
 
     def done(self, label: str, how: str = "done") -> None:
         """One has ended; its line stays."""
         self._done += 1
         if label in self._tasks:
-            self._progress.remove_task(self._tasks.pop(label))
+            self._screen.progress.remove_task(self._tasks.pop(label))
         self.say(f"[{self._done}/{self._total}] {label}: {how}")
 
 

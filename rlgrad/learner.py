@@ -13,7 +13,7 @@ from rlgrad import diagnostics, returns
 from rlgrad.acting import Actor
 from rlgrad.adam import SeedAdam
 from rlgrad.config import Config
-from rlgrad.critics import Critic
+from rlgrad.critics import ActionValue, Critic
 from rlgrad.estimators import build, one_hot
 from rlgrad.estimators.base import Draw, Objective
 from rlgrad.estimators.networks import SeedMLP
@@ -167,12 +167,9 @@ class Learner(nn.Module):
         self.adapt(rollout, target)
         return numbers
 
-    def action_value(self, x: Float[Tensor, "S *batch F"]) -> Objective | None:
+    def action_value(self, x: Float[Tensor, "S *batch F"]) -> ActionValue | None:
         """The critic of relaxed actions at seen observations, the differentiable f of an agent."""
-        if self.action_critic is None:
-            return None
-        critic = self.action_critic
-        return lambda action: critic(torch.cat([x, action.flatten(-2)], -1))
+        return None if self.action_critic is None else ActionValue(self.action_critic, x)
 
     def credit(self, rollout: Rollout, valued: Blocks | Trace | None) -> tuple[Tensor, Tensor]:
         """(credit of each action, target of the critic) ``[S, T, N]``, in value scales."""

@@ -53,12 +53,12 @@ def checked(values: Mapping[str, Any]) -> Options:
 
 
 def parse_seeds(seeds: Any) -> list[int]:
-    """Seeds from a count (10), a range ("0-9"), a list ("1,5,7") or a sequence of ints.
+    """Seeds from a count (10), a range ("0-9"), a list ("1,5,7-9") or a sequence of ints.
 
     Raises:
         UsageError: for anything else, repeated seeds, or none.
     """
-    expected = 'a count ("10"), a range ("0-9") or a list ("1,5,7") of seeds from 0 to 2^63-1'
+    expected = 'a count ("10"), a range ("0-9") or a list ("1,5,7-9") of seeds from 0 to 2^63-1'
     try:
         if isinstance(seeds, str):
             found = _spelled(seeds)
@@ -77,9 +77,13 @@ def parse_seeds(seeds: Any) -> list[int]:
 
 def _spelled(seeds: str) -> Sequence[int]:
     """Seeds from their spelling on the command line."""
-    if "," in seeds:
-        return [int(part) for part in seeds.split(",")]
-    if "-" in seeds.strip()[1:]:
-        first, last = seeds.split("-")
-        return range(int(first), int(last) + 1)
-    return range(int(seeds))
+    if "," not in seeds and "-" not in seeds.strip()[1:]:
+        return range(int(seeds))
+    found: list[int] = []
+    for part in seeds.split(","):
+        first, _, last = part.strip().rpartition("-")
+        start, stop = int(first or last), int(last) + 1
+        if stop - start > MOST_SEEDS:
+            return range(start, stop)  # refused by its length, without making it
+        found.extend(range(start, stop))
+    return found

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from multiprocessing import connection
@@ -20,12 +21,14 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from rlgrad.errors import UsageError
+
 PATIENCE = 600.0  # seconds until a worker that does not answer counts as hanging
 FORKS = sys.platform == "linux"  # elsewhere it is missing, or unsafe beside system libraries
 Lane = Callable[[], gymnasium.Env[Any, Any]]
 
 
-class WorkerError(RuntimeError):
+class WorkerError(UsageError):
     """A worker process raised, died or hangs; the message names it and its environments."""
 
 
@@ -94,9 +97,10 @@ def _work(
     except (EOFError, BrokenPipeError):
         pass  # the parent has closed, or is gone
     except Exception as error:
-        text = " ".join(str(error).split())[:500]
+        text, place = " ".join(str(error).split())[:500], traceback.extract_tb(error.__traceback__)
+        where = f"{place[-1].filename}, line {place[-1].lineno}"
         with contextlib.suppress(OSError):
-            pipe.send(f"{type(error).__name__}: {text}")
+            pipe.send(f"{type(error).__name__}: {text} ({where})")
     finally:
         if env is not None:
             env.close()

@@ -143,13 +143,18 @@ def test_the_environment_is_left_freshly_reset(fault):
 
 
 @pytest.mark.parametrize("name", SIMULATORS)
-@pytest.mark.parametrize("limit", [None, 7])
-def test_our_simulators(name, limit):
-    options = {} if limit is None else {"max_episode_steps": limit}
-    report = report_of(gymnasium.make_vec(name, num_envs=3, **options))
+def test_our_simulators(name):
+    report = report_of(gymnasium.make_vec(name, num_envs=3, max_episode_steps=7))
     assert report.faults == ()
-    if limit:
-        assert report.episodes >= 3 * (STEPS // limit)
+    assert report.episodes >= 3 * (STEPS // 7)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_our_simulators_on_a_gpu(name):
+    make = {"num_envs": 3, "max_episode_steps": 7, "device": "cuda"}
+    assert report_of(gymnasium.make_vec(name, **make)).faults == ()
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "FrozenLake-v1", "Acrobot-v1"])

@@ -18,8 +18,8 @@ from tensorboard_server import serving
 import rlgrad
 from rlgrad import cli
 from rlgrad.comparison import analysis, plan
+from rlgrad.comparison.gathering import gather
 from rlgrad.comparison.plan import Request, Task
-from rlgrad.comparison.records import gather
 from rlgrad.comparison.writing import destination, write
 from rlgrad.errors import UsageError
 from rlgrad.store import read_run

@@ -80,7 +80,7 @@ def ending_rules(
     low, high = ([np.asarray(f(x, axis=0)) for x in stacked] for f in (np.min, np.max))
     starts = float(np.mean([_inside(e.start or [], low, high) for e in whole]))
     finals = float(np.mean([_inside(e.final or [], low, high) for e in whole]))
-    if starts < finals - 0.1:
+    if starts < finals - 0.25:
         text = (
             "observations of new episodes are less like those of reset() than last observations "
             f"are ({starts:.0%} against {finals:.0%} of their numbers in range): swapped, or no "

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlgrad import stats
-from rlgrad.comparison.records import Entry, SeedRecord, flat
+from rlgrad.comparison.gathering import flat
+from rlgrad.comparison.records import Entry, SeedRecord
 from rlgrad.config import ESTIMATOR_OPTIONS
 from rlgrad.stats import Interval
 

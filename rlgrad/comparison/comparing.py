@@ -10,15 +10,16 @@ from typing import Any
 
 from rlgrad.comparison import plan
 from rlgrad.comparison.floor import floors
+from rlgrad.comparison.gathering import from_paths, gather
 from rlgrad.comparison.plan import Request, Task
-from rlgrad.comparison.records import LEAST_EPISODES, Entry, check_seed, from_paths, gather
+from rlgrad.comparison.records import LEAST_EPISODES, Entry, check_seed
 from rlgrad.comparison.results import Comparison
 from rlgrad.comparison.workers import train_all
 from rlgrad.config import FIELDS
 from rlgrad.display import Board
 from rlgrad.errors import UsageError, nearest
 from rlgrad.loading import require_modules
-from rlgrad.make import import_module
+from rlgrad.make import import_module, is_simulated
 from rlgrad.options import checked, parse_seeds
 from rlgrad.peer_cards import SHARED
 from rlgrad.store import read_run
@@ -136,9 +137,13 @@ def _request(
 
 def _check(request: Request, tasks: Sequence[Task]) -> None:
     """Make each thing that would be trained once, so that what cannot be is found before."""
-    options = checked({"log_dir": request.log_dir, "eval_episodes": request.eval_episodes})
+    options = {"log_dir": request.log_dir, "eval_episodes": request.eval_episodes}
     for env, agent in dict.fromkeys((task.env, task.agent) for task in tasks):
-        engine(plan.resolve(request, env, agent), request.seeds[:1], options).close()
+        resolved = plan.resolve(request, env, agent)
+        # Nothing is stepped here, so nothing is measured to choose what steps it.
+        stepped = resolved.peer is None and not is_simulated(resolved.env)
+        chosen = checked({**options, "vec": "sync" if stepped else "auto"})
+        engine(resolved, request.seeds[:1], chosen).close()
 
 
 def _trained(request: Request, quiet: bool) -> tuple[list[str], list[str]]:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from rlgrad.estimators.base import Draw, Estimator, Objective, inner, one_hot
+
+
+@runtime_checkable
+class Differentiated(Protocol):
+    """An objective that has its derivatives written out, which is faster than autograd."""
+
+    def __call__(self, choice: Tensor) -> Tensor:
+        """F at choices ``[*batch, D, A]``: ``[*batch]``."""
+
+    def slope(self, choice: Tensor) -> tuple[Tensor, Tensor]:
+        """(f, df/dchoice), detached."""
+
+    def along(self, choice: Tensor, dx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(f, df/dchoice, f's derivative along dx, the gradient of that), detached."""
 
 
 def needed(f: Objective | None, name: str, instead: str) -> Objective:
@@ -45,6 +61,8 @@ def slope(
     Raises:
         ValueError: where f is not differentiable in its choices.
     """
+    if isinstance(f, Differentiated):
+        return f.slope(x.detach())
     with torch.enable_grad():
         y, gradient = _differentiated(f, x.detach().requires_grad_(), name, again=False)
     return y.detach(), gradient
@@ -61,19 +79,27 @@ def directional(
     Raises:
         ValueError: where f is not differentiable in its choices.
     """
+    if isinstance(f, Differentiated):
+        y, gradient, dy, curvature = f.along(x.detach(), dx.detach())
+    else:
+        y, gradient, dy, curvature = _twice(f, x.detach(), dx.detach(), name)
+    moved = x - x.detach()  # zero in value: its graph matters
+    turned = curvature * moved + gradient * (dx - dx.detach())
+    return y + (gradient * moved).sum((-2, -1)), dy + turned.sum((-2, -1))
+
+
+def _twice(f: Objective, x: Tensor, dx: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What ``Differentiated.along`` gives, by autograd."""
     with torch.enable_grad():
-        at = x.detach().requires_grad_()
+        at = x.requires_grad_()
         y, gradient = _differentiated(f, at, name, again=True)
-        dy = (gradient * dx.detach()).sum((-2, -1))
+        dy = (gradient * dx).sum((-2, -1))
         curvature = torch.zeros_like(at)
         if dy.requires_grad:  # f is not linear
             (curvature,) = torch.autograd.grad(
                 dy.sum(), at, allow_unused=True, materialize_grads=True
             )
-    gradient, moved = gradient.detach(), x - x.detach()  # zero in value: its graph matters
-    turned = curvature * moved + gradient * (dx - dx.detach())
-    value = y.detach() + (gradient * moved).sum((-2, -1))
-    return value, dy.detach() + turned.sum((-2, -1))
+    return y.detach(), gradient.detach(), dy.detach(), curvature
 
 
 def _differentiated(f: Objective, x: Tensor, name: str, again: bool) -> tuple[Tensor, Tensor]:

@@ -211,13 +211,28 @@ class TangentTrace:
             product = torch.bmm(trace.inputs[i].transpose(1, 2), gradient)
             product.baddbmm_(self.inputs[i].transpose(1, 2), slope)
             parts += [product, gradient.sum(1)]
-            if i == 0:
-                break
-            back = trace.layers[i][1].transpose(1, 2)
-            gradient, slope = torch.bmm(gradient, back), torch.bmm(slope, back)
-            if trace.tanh:  # the derivative 1 - h^2 depends on the value h too
-                hidden = trace.inputs[i]
-                gradient = gradient - 2 * hidden * self.slopes[i - 1] * slope
-            gradient = through(gradient, trace.inputs[i], trace.tanh)
-            slope = through(slope, trace.inputs[i], trace.tanh)
+            if i > 0:
+                gradient, slope = self._down(gradient, slope, i)
         return _joined(parts, trace.padding)
+
+    def rows(
+        self, gradient: Float[Tensor, "S rows out"], slope: Float[Tensor, "S rows out"]
+    ) -> Float[Tensor, "S rows inputs"]:
+        """Gradients of the inputs from those at the values and at their derivatives."""
+        gradient = _padded(gradient, self.trace.output.shape[-1])
+        slope = _padded(slope, self.trace.output.shape[-1])
+        for i in reversed(range(len(self.trace.layers))):
+            gradient, slope = self._down(gradient, slope, i)
+        return gradient
+
+    def _down(self, gradient: Tensor, slope: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        """Both gradients at a layer's outputs -> at its inputs, before the activation below."""
+        trace = self.trace
+        back = trace.layers[i][1].transpose(1, 2)
+        gradient, slope = torch.bmm(gradient, back), torch.bmm(slope, back)
+        if i == 0:
+            return gradient, slope
+        hidden = trace.inputs[i]
+        if trace.tanh:  # the derivative 1 - h^2 depends on the value h too
+            gradient = gradient - 2 * hidden * self.slopes[i - 1] * slope
+        return through(gradient, hidden, trace.tanh), through(slope, hidden, trace.tanh)

@@ -18,7 +18,8 @@ from rlgrad.lab.freeze import Frozen
 from rlgrad.lab.measuring import LONGER, REFERENCE, Lab, Measured, Progress, Settings
 from rlgrad.lab.members import BASELINE, SCORES, Member, members
 from rlgrad.lab.moments import Bias, Floats, Moments, bias_of
-from rlgrad.lab.results import Reference, Row, VarianceTable
+from rlgrad.lab.results import VarianceTable
+from rlgrad.lab.rows import Reference, Row
 from rlgrad.lab.split import split
 from rlgrad.lab.split_result import Split
 from rlgrad.lab.tabular import exact_gradient

@@ -7,7 +7,7 @@ from typing import Any
 
 from rlgrad.lab import pictures
 from rlgrad.lab.printing import LEGEND, TITLES, cells, heading, mark, parts
-from rlgrad.lab.results import VarianceTable
+from rlgrad.lab.rows import Measurements
 from rlgrad.page import Page
 
 _CAPTIONS = {
@@ -19,13 +19,13 @@ _CAPTIONS = {
 }
 
 
-def title_of(table: VarianceTable) -> str:
+def title_of(table: Measurements) -> str:
     """Of a report."""
     where = f"step {table.step:,}" if table.run else "initial parameters"
     return f"Gradient variance: {table.agent} on {table.environment}, {where}"
 
 
-def page(table: VarianceTable) -> Page:
+def page(table: Measurements) -> Page:
     """The report."""
     lines = heading(table)
     built = Page(title_of(table), lines[0])
@@ -53,7 +53,7 @@ def page(table: VarianceTable) -> Page:
     return built
 
 
-def csv_rows(table: VarianceTable) -> list[dict[str, Any]]:
+def csv_rows(table: Measurements) -> list[dict[str, Any]]:
     """A row per checkpoint and estimator, numbers only."""
     found = []
     for each in (*table.history, table):
@@ -74,7 +74,7 @@ def csv_rows(table: VarianceTable) -> list[dict[str, Any]]:
     return found
 
 
-def fragment(table: VarianceTable) -> str:
+def fragment(table: Measurements) -> str:
     """The table for a notebook."""
     head = "".join(f"<th>{escape(title)}</th>" for title in ("estimator", *TITLES[1:]))
     body = "".join(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlgrad.lab.results import VarianceTable
+from rlgrad.lab.rows import Measurements
 from rlgrad.plots import bars, curves, stacked
 from rlgrad.stats import Curve
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 MOST_LINES = 8
 
 
-def labels_shown(table: VarianceTable) -> list[str]:
+def labels_shown(table: Measurements) -> list[str]:
     """Rows worth drawing: an untrained one is the baseline again."""
     return [row.label for row in table.rows if row.trained is not False]
 
 
-def bars_of(table: VarianceTable) -> Figure:
+def bars_of(table: Measurements) -> Figure:
     """Variance relative to the baseline's, with intervals; biased estimators hollow."""
     chosen = [row for row in table.rows if row.trained is not False]
     rows = {row.label: row.ratio for row in chosen}
@@ -29,7 +29,7 @@ def bars_of(table: VarianceTable) -> Figure:
     return bars(rows, "variance / that of reinforce", table.baseline.label, biased)
 
 
-def along(table: VarianceTable) -> Figure:
+def along(table: Measurements) -> Figure:
     """Ratios over training, of the unbiased estimators of least variance at the end."""
     every = [*table.history, table]
     able = [row for row in table.rows if row.unbiased and row.trained is not False]
@@ -43,7 +43,7 @@ def along(table: VarianceTable) -> Figure:
     return curves(lines, "env steps of training", "variance / that of reinforce", log=True)
 
 
-def split_of(table: VarianceTable) -> Figure | None:
+def split_of(table: Measurements) -> Figure | None:
     """The split of the variance, over training where there is a history."""
     rows = {}
     for each in (*table.history, table):
@@ -57,7 +57,7 @@ def split_of(table: VarianceTable) -> Figure | None:
     return stacked(rows, "share of the variance of one row's term") if rows else None
 
 
-def figures(table: VarianceTable) -> dict[str, Figure]:
+def figures(table: Measurements) -> dict[str, Figure]:
     """All figures by name."""
     found = {"variance": bars_of(table)}
     if table.history:

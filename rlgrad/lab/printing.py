@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlgrad.bootstrap import Interval
-from rlgrad.lab.results import FOUND, Row, VarianceTable
+from rlgrad.lab.rows import FOUND, Measurements, Row
 
 WIDE = 100  # columns of a terminal from which variances stand beside their ratios
 LEGEND = f"""
@@ -39,14 +39,14 @@ def span(found: Interval) -> str:
     return f"{number(found.low, 2)}-{number(found.high, 2)}"
 
 
-def mark(table: VarianceTable, row: Row) -> str:
+def mark(table: Measurements, row: Row) -> str:
     """What stands in front of a row."""
     if table.best is row:
         return ">"
     return "*" if not row.unbiased else "!" if row.found_biased else " "
 
 
-def heading(table: VarianceTable) -> list[str]:
+def heading(table: Measurements) -> list[str]:
     """What was measured, in a few lines."""
     of = f"{table.run}, {table.checkpoint}" if table.run else f"initial parameters, {table.agent}"
     reference = table.reference
@@ -82,7 +82,7 @@ def cells(row: Row, fitted: bool = True) -> list[str]:
 TITLES = ("fit", "bias", "z", "ratio", "95 %", "SNR", "cos", "µs", "x time")
 
 
-def parts(table: VarianceTable) -> str:
+def parts(table: Measurements) -> str:
     """The split of the variance in words, or why there is none."""
     found = table.split
     if found is None:
@@ -97,7 +97,7 @@ def parts(table: VarianceTable) -> str:
     )
 
 
-def print_table(table: VarianceTable) -> None:
+def print_table(table: Measurements) -> None:
     """The table of ``rlgrad variance`` at a frozen policy, by variance."""
     console = Console(highlight=False)
     for line in heading(table):
@@ -105,7 +105,7 @@ def print_table(table: VarianceTable) -> None:
     console.print()
     wide = console.width >= WIDE
     shown = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    shown.add_column("estimator", overflow="fold")
+    shown.add_column("estimator", overflow="fold", min_width=min(22, console.width // 4))
     for title in (*TITLES, *(["var"] if wide else [])):
         shown.add_column(title, justify="right", no_wrap=True)
     for row in table.rows:
@@ -121,7 +121,7 @@ def print_table(table: VarianceTable) -> None:
     console.print(LEGEND, markup=False)
 
 
-def print_history(table: VarianceTable) -> None:
+def print_history(table: Measurements) -> None:
     """Ratios at each checkpoint, a line per estimator."""
     console = Console(highlight=False)
     every = [*table.history, table]

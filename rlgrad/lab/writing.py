@@ -10,7 +10,7 @@ from pathlib import Path
 from rlgrad.card_files import safe_name
 from rlgrad.errors import UsageError
 from rlgrad.lab.pages import csv_rows, page
-from rlgrad.lab.results import Row, VarianceTable
+from rlgrad.lab.rows import Measurements, Row
 from rlgrad.log import EventFile
 from rlgrad.output import csv_text, write_folder
 from rlgrad.plots import png
@@ -51,7 +51,7 @@ def scalars(row: Row) -> dict[str, float]:
     return {f"variance/{name}/{tag}": x for tag, x in numbers.items() if x is not None}
 
 
-def _events(table: VarianceTable, pictures: dict[str, bytes]) -> dict[str, bytes]:
+def _events(table: Measurements, pictures: dict[str, bytes]) -> dict[str, bytes]:
     """The event file, by the name that it got."""
     with tempfile.TemporaryDirectory() as folder:
         events = EventFile(Path(folder))
@@ -63,7 +63,7 @@ def _events(table: VarianceTable, pictures: dict[str, bytes]) -> dict[str, bytes
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-def write(table: VarianceTable, path: Path) -> None:
+def write(table: Measurements, path: Path) -> None:
     """Write the folder whole or not at all.
 
     Raises:
