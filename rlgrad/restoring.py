@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,20 +40,38 @@ def newest(run: Run, notes: list[str]) -> Found | None:
     for path in reversed(files):
         try:
             tensors, counters = store.load_checkpoint(path)
-            standing = Standing.of(counters)
+            standing = Standing.of(counters, len(run.seeds))
             if standing.record > length:
                 raise DamagedError(f"{record}: it ends before {path.name} was written")
         except DamagedError as error:
             notes.append(f"left out {path.name}: {error}")
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, ValueError):
             raise UsageError(
                 f"{path} does not say enough to go on from; it can be evaluated, or train again"
             ) from None
         else:
+            _check_record(run, standing.record)
             return Found(path, tensors, counters, standing)
     if files:
         raise UsageError(f"{run.path} has no checkpoint that is whole: {'; '.join(notes)}")
     return None
+
+
+def _check_record(run: Run, length: int) -> None:
+    """Refuse a record whose first bytes, which stay, are no rows of the run's seeds."""
+    path = run.path / "metrics.jsonl"
+    kept = path.read_bytes()[:length].decode(errors="replace") if length else ""
+    lines = kept.split("\n")
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            row = json.loads(line)
+            good = row["seed"] in run.seeds and isinstance(row["step"], int)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            good = False
+        if not good:
+            raise UsageError(f"{path}: line {number} cannot be read as a row of this run")
+    if lines[-1]:
+        raise UsageError(f"{path}: it does not end where the newest checkpoint says")
 
 
 def _restore(trainer: Trainer, found: Found) -> int:
@@ -82,7 +101,7 @@ def put(trainer: Trainer, run: Run, found: Found, notes: list[str]) -> None:
         lost = _restore(trainer, found)
     except UsageError:
         raise
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         raise UsageError(f"{found.path}: cannot be gone on from: {error!r}") from None
     device = found.counters["device"]
     if lost:

@@ -59,7 +59,8 @@ def _about(run: Run) -> dict[str, Any]:
     path = run.path / "run.json"
     try:
         about = json.loads(path.read_text("utf-8"))
-        return {**about, "versions": dict(about["versions"]), "options": dict(about["options"])}
+        tables = {key: dict(about[key]) for key in ("versions", "options")}
+        return {**about, **tables, "resumed": list(about.get("resumed", []))}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: cannot be read as a run's description: {error!r}") from None
 
@@ -180,7 +181,7 @@ def _with(
         "versions": versions(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    resumed = [*about.get("resumed", []), began]
+    resumed = [*about["resumed"], began]
     return {**about, "options": asdict(options), "exact": standing.exact, "resumed": resumed}
 
 

@@ -33,13 +33,17 @@ class Standing:
     """Whether all so far is, bit for bit, what one process would have given."""
 
     @classmethod
-    def of(cls, counters: Mapping[str, Any]) -> Standing:
+    def of(cls, counters: Mapping[str, Any], seeds: int) -> Standing:
         """As a checkpoint's counters have it.
 
         Raises:
-            KeyError, TypeError: where they do not.
+            KeyError, TypeError, ValueError: where they do not.
         """
-        return cls(**counters["session"])
+        found = cls(**counters["session"])
+        known = len(found.evaluated) == seeds and set(found.pending) <= set(range(seeds))
+        if not known or not isinstance(found.record, int) or found.record < 0:
+            raise ValueError("it is of no session with these seeds")
+        return found
 
 
 class Saver:

@@ -220,6 +220,29 @@ def test_a_damaged_checkpoint_is_left_out_and_that_is_said(begin, capsys, byte):
         rlgrad.resume(run)
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("metrics.jsonl", b'"seed": 1000', b'"seed": 7777', "line 1 cannot be read as a row"),
+        ("metrics.jsonl", b"}", b"]", "line 1 cannot be read as a row"),
+        ("run.json", b'"options"', b'"opinions"', "run.json: cannot be read"),
+        ("run.json", b'"save_freq": 64', b'"save_freq": -1', "save_freq = -1"),
+    ],
+)
+def test_a_damaged_run_is_refused_and_left_as_it_is(begin, name, old, new, said):
+    run = killed(begin("CartPole-v1", "actor-critic", display=Dying(4), **OFTEN))
+    path = run.path / name
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new, 1))
+    before = {each: each.stat().st_mtime_ns for each in run.path.rglob("*") if each.is_file()}
+    with pytest.raises(UsageError, match=said):
+        rlgrad.resume(run)
+    (run.path / "lock").unlink(missing_ok=True)
+    after = {each: each.stat().st_mtime_ns for each in run.path.rglob("*") if each.is_file()}
+    assert after == before
+
+
 def test_an_environment_that_forgets_is_said_and_marked(begin, capsys):
     run = killed(begin("resume/Hidden-v0", "actor-critic", display=Dying(6), **OFTEN))
     rlgrad.resume(run, quiet=False)
