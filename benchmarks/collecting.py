@@ -58,7 +58,7 @@ def collecting(it: Trainer) -> Callable[[], None]:
     """A rollout of a trainer, with its statistics, without an update."""
 
     def run() -> None:
-        rollout, it._observation = it._collect(it._observation)
+        rollout, it.observation = it._collect(it.observation)
         it._count(rollout)
         it.iteration += 1
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rlgrad.evaluation import load as load
     from rlgrad.lab.entry import variance as variance
     from rlgrad.lab.results import VarianceTable as VarianceTable
+    from rlgrad.resuming import resume as resume
     from rlgrad.store import Run as Run
     from rlgrad.training import train as train
 
@@ -30,13 +31,14 @@ _HOMES = {
     "VectorEnvError": "rlgrad.checking",
     "check_vector_env": "rlgrad.checking",
     "load": "rlgrad.evaluation",
+    "resume": "rlgrad.resuming",
     "train": "rlgrad.training",
     "variance": "rlgrad.lab.entry",
 }
 
 __all__ = [
     "Agent", "Comparison", "Run", "UsageError", "VarianceTable", "VectorEnvError", "__version__",
-    "check_vector_env", "compare", "load", "train", "variance",
+    "check_vector_env", "compare", "load", "resume", "train", "variance",
 ]  # fmt: skip
 
 

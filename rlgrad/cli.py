@@ -3,95 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
-import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Annotated, Any
-
-import tyro
+from collections.abc import Sequence
+from typing import Any
 
 import rlgrad
 from rlgrad import cards
-from rlgrad.arguments import Flags, flags_of, parse, parse_pairs, positional, spelled, value_of
+from rlgrad.arguments import Flags, flags_of, parse, positional, spelled, value_of
 from rlgrad.commands import Evaluate, List, Variance
 from rlgrad.comparison.command import Compare
-from rlgrad.config import FIELDS, Config
+from rlgrad.config import Config
 from rlgrad.errors import UsageError, nearest
-from rlgrad.options import Options, checked, parse_seeds
-from rlgrad.report import print_summary
+from rlgrad.options import Options
+from rlgrad.train_commands import Resume, Train
 
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Import without the garbage collector, which would walk all modules again and again.
-
-    It saves a tenth of the imports' time, and freezing what they leave saves later walks.
-    """
-    if "torch" in sys.modules:  # imported long ago: nothing to save, and not ours to freeze
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train an agent on an environment, one seed or many at once."""
-
-    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
-    """Gymnasium id, such as CartPole-v1, or my_package:MyEnv-v0."""
-    agent: str | None = None
-    """Agent card, see `rlgrad list agents`; sb3:PATH: an algorithm of Stable-Baselines3, such as
-    sb3:stable_baselines3.DQN. Default: the estimator's card, or actor-critic."""
-    seed: int | None = None
-    """One seed."""
-    seeds: str | None = None
-    """Several seeds, trained together: a count (10), a range (0-9) or a list (1,5,7)."""
-    env_module: tuple[str, ...] = ()
-    """Modules to import first, which register environments."""
-    env_kwargs: tuple[str, ...] = ()
-    """key:value pairs for the environment's constructor, such as map_name:8x8."""
-    peer_arg: tuple[str, ...] = ()
-    """key:value pairs for the algorithm of a peer (sb3-ppo), such as learning_rate:0.001."""
-    json: bool = False
-    """Print the result as JSON on standard output."""
-    run: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
-    config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
-
-    def execute(self, chosen: dict[str, Any]) -> int:
-        """Train, print the summary; 1 where a seed failed, 128 + signal where one stopped it."""
-        with _uncollected():
-            from rlgrad.training import start
-
-        if self.seed is not None and self.seeds is not None:
-            raise UsageError("got both --seed and --seeds; expected one of them")
-        seeds = parse_seeds([self.seed or 0] if self.seeds is None else self.seeds)
-        resolved = cards.resolve(
-            self.env, self.agent, chosen.pop("estimator", None), chosen,
-            parse_pairs(self.env_kwargs, "--env-kwargs"), self.env_module,
-            parse_pairs(self.peer_arg, "--peer-arg"),
-        )  # fmt: skip
-        session = start(resolved, seeds, checked(dataclasses.asdict(self.run)))
-        session.go()
-        result = session.result()
-        if self.json:
-            print(json.dumps(result))
-        print_summary(result, self.run.log_dir)
-        if session.signal:
-            return 128 + session.signal
-        return int(any(seed["status"] == "failed" for seed in result["seeds"]))
-
-
-Command = type[Train] | type[Compare] | type[Evaluate] | type[Variance] | type[List]
+Command = type[Train] | type[Resume] | type[Compare] | type[Evaluate] | type[Variance] | type[List]
 COMMANDS: dict[str, Command] = {
     "train": Train,
+    "resume": Resume,
     "compare": Compare,
     "evaluate": Evaluate,
     "variance": Variance,
@@ -101,10 +30,11 @@ COMMANDS: dict[str, Command] = {
 
 FLAGS: dict[type, Flags] = {
     Train: flags_of(Train, Options, Config),
+    Resume: flags_of(Resume, Options),
     **{command: flags_of(command) for command in (Compare, Evaluate, Variance, List)},
 }
-for _table in ("run", "config"):
-    del FLAGS[Train][_table]
+for _command, _table in ((Train, "run"), (Train, "config"), (Resume, "options")):
+    del FLAGS[_command][_table]
 
 
 def _defaults(arguments: Sequence[str]) -> Config:
@@ -119,8 +49,13 @@ def _defaults(arguments: Sequence[str]) -> Config:
 def _run(name: str, arguments: Sequence[str]) -> int:
     command = COMMANDS[name]
     normal = spelled(FLAGS[command], arguments)
+    given = {
+        token[2:].replace("-", "_").removeprefix("no_") for token in normal if token[:2] == "--"
+    }
     if command is not Train:
-        return int(parse(command, name, normal).execute({}))
+        parsed = parse(command, name, normal)
+        options = getattr(parsed, "options", None)
+        return int(parsed.execute(_chosen(options, given) if command is Resume else {}))
     config = _defaults(normal)
     parsed = parse(
         command,
@@ -128,11 +63,13 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         normal,
         default=Train(positional(FLAGS[Train], normal) or "ENV", config=config),
     )
-    given = {
-        token[2:].replace("-", "_").removeprefix("no_") for token in normal if token[:2] == "--"
-    }
-    chosen = {key: getattr(parsed.config, key) for key in FIELDS if key in given}
-    return int(parsed.execute(chosen))
+    return int(parsed.execute(_chosen(parsed.config, given) | _chosen(parsed.run, given)))
+
+
+def _chosen(table: Any, given: set[str]) -> dict[str, Any]:
+    """The fields of a dataclass that were given as flags."""
+    names = (field.name for field in dataclasses.fields(table))
+    return {name: getattr(table, name) for name in names if name in given}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -174,6 +111,7 @@ def usage() -> str:
         *(f"  {name:10s} {(c.__doc__ or '').splitlines()[0]}" for name, c in COMMANDS.items()),
         "",
         "  rlgrad train CartPole-v1 --estimator relax",
+        "  rlgrad resume latest",
         "  rlgrad compare CartPole-v1 --agents actor-critic,relax --seeds 20",
         "  rlgrad variance bandit",
         "  rlgrad COMMAND --help shows a command's options",

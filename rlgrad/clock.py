@@ -23,10 +23,13 @@ class Clock:
     """Runs inside ``with clock:``, stands still before, after and inside ``with clock.paused():``.
 
     rlgrad's agents and their peers are timed by it alike.
+
+    Args:
+        spent: before, by processes that this one goes on from.
     """
 
-    def __init__(self) -> None:
-        self._spent = Seconds(0.0, 0.0)
+    def __init__(self, spent: Seconds | None = None) -> None:
+        self._spent = spent or Seconds(0.0, 0.0)
         self._since: Seconds | None = None
 
     def __enter__(self) -> Clock:

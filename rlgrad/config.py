@@ -136,6 +136,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "eval_freq": (0, None),
     "eval_episodes": (1, 1 << 20),
     "save_freq": (0, None),
+    "keep_last": (0, None),
     "log_freq": (0, None),
 }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -31,6 +32,22 @@ class Outcome:
     """CPU and wall seconds of training when the seed counted as solved."""
     reason: str = ""
     evaluation: dict[str, Any] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it: None for what is not known yet."""
+        table = asdict(self)
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in table.items()}
+
+    @classmethod
+    def from_plain(cls, table: Mapping[str, Any], total: int) -> Outcome:
+        """What ``plain`` gave; a seed with fewer than ``total`` env steps to its end runs on."""
+        nan = {k: float("nan") for k in ("mean_return", "mean_length") if table[k] is None}
+        outcome = cls(**{**table, **nan})
+        if outcome.status == "interrupted" or (
+            outcome.status == "finished" and outcome.steps < total
+        ):
+            outcome.status = "running"
+        return outcome
 
     def count(
         self,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gymnasium.spaces.utils import flatdim, flatten_space
+from torch import Tensor
 
 from rlgrad.actions import Actions
 from rlgrad.agent import Policy
+from rlgrad.checkpoints import DamagedError
 from rlgrad.errors import UsageError, shown
 from rlgrad.learner import Learner
 from rlgrad.make import make_one
@@ -19,16 +22,25 @@ from rlgrad.preflight import check_memory, fitting, observation_factors
 from rlgrad.store import Run, load_checkpoint
 
 
-def _chosen(run: Run, seed: int | None, checkpoint: Path | None) -> tuple[int, Path]:
-    """(the seed, or the run's first; the checkpoint, or the run's newest)."""
-    files = run.checkpoints()
-    if checkpoint is None and not files:
+def _chosen(
+    run: Run, seed: int | None, checkpoint: Path | None
+) -> tuple[int, Path, dict[str, Tensor], dict[str, Any]]:
+    """(the seed, or the run's first; the checkpoint, or the run's newest that is whole)."""
+    files = run.checkpoints() if checkpoint is None else [checkpoint]
+    if not files:
         raise UsageError(f"{run.path} has no checkpoint yet; let it train on")
     seed = run.seeds[0] if seed is None else seed
     if seed not in run.seeds:
         names = ", ".join(map(str, run.seeds))
         raise UsageError(f"{run.path} has no seed {seed}; it has {names}")
-    return seed, checkpoint or files[-1]
+    while True:
+        path = files.pop()
+        try:
+            return seed, path, *load_checkpoint(path)
+        except DamagedError as error:
+            if not files:
+                raise
+            warnings.warn(f"left out {path.name}: {error}", stacklevel=2)
 
 
 def load_policy(run: Run, seed: int | None = None, checkpoint: Path | None = None) -> Policy:
@@ -46,8 +58,7 @@ def load_policy(run: Run, seed: int | None = None, checkpoint: Path | None = Non
         return load_learner(run, seed, checkpoint)[0]
     from rlgrad.peers.policy import load_peer
 
-    seed, path = _chosen(run, seed, checkpoint)
-    tensors, counters = load_checkpoint(path)
+    seed, path, tensors, counters = _chosen(run, seed, checkpoint)
     return load_peer(run, seed, path, tensors, counters)
 
 
@@ -57,8 +68,7 @@ def load_learner(
     """(learner of one seed, that seed) from a run's newest checkpoint or a given one."""
     if run.peer is not None:
         raise UsageError(f"{run.path} is of the peer {run.agent}, which has no learner of rlgrad")
-    seed, path = _chosen(run, seed, checkpoint)
-    tensors, counters = load_checkpoint(path)
+    seed, path, tensors, counters = _chosen(run, seed, checkpoint)
     learner = _empty_learner(run, seed, path, counters)
     expected, seeds, row = learner.state_dict(), len(run.seeds), run.seeds.index(seed)
     for name, like in expected.items():

@@ -8,10 +8,11 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
@@ -28,14 +29,21 @@ class EventFile:
 
     Args:
         folder: of the file; made if missing.
+        since: step from which on it stands for all earlier files of the folder; None: they stay.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, since: int | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        # TensorBoard reads a folder's files in the order of their names.
+        stamps = (each.name.split(".")[3] for each in folder.glob("events.out.tfevents.*"))
+        stamp = max(int(time.time()), *(int(each) + 1 for each in stamps if each.isdigit()), 0)
+        name = f"events.out.tfevents.{stamp}.{socket.gethostname()}.{os.getpid()}"
         self._file = (folder / name).open("wb")
         self._records = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        if since is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(wall_time=time.time(), step=since, session_log=start))
 
     def _write(self, event: Event) -> None:
         self._records.write(event.SerializeToString())
@@ -128,16 +136,32 @@ class Log:
         seeds: names of the seeds.
         card: text of the resolved card, shown in TensorBoard.
         hyperparameters: for TensorBoard's hparams tab.
+        since: to go on from another process, the bytes of the record that stand, and each seed's
+            env steps; what came after is dropped; None: a new run.
     """
 
     def __init__(
-        self, folder: Path, seeds: Sequence[int], card: str, hyperparameters: Mapping[str, Any]
+        self,
+        folder: Path,
+        seeds: Sequence[int],
+        card: str,
+        hyperparameters: Mapping[str, Any],
+        since: tuple[int, Mapping[int, int]] | None = None,
     ) -> None:
-        self._record: IO[str] = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._events = {seed: EventFile(folder / f"seed-{seed}") for seed in seeds}
+        path, (length, steps) = folder / "metrics.jsonl", since or (0, {})
+        if since is not None:
+            path.touch()
+            os.truncate(path, length)
+        self._record: IO[str] = path.open("a", encoding="utf-8")
+        self._events = {seed: EventFile(folder / f"seed-{seed}", steps.get(seed)) for seed in seeds}
         for seed, events in self._events.items():
             events.text("card", f"```toml\n{card}\n```")
             events.hparams(f"{folder}/seed-{seed}", {**hyperparameters, "seed": seed})
+        for row in map(json.loads, path.read_text("utf-8").splitlines()) if steps else ():
+            # An event file drops the step that it begins with, too.
+            if row["step"] == steps[row["seed"]]:
+                numbers = {tag: x for tag, x in row.items() if tag not in ("seed", "step")}
+                self._events[row["seed"]].scalars(row["step"], numbers)
 
     def write(self, seed: int, step: int, numbers: Mapping[str, float]) -> None:
         """One line of the record and one event; numbers that are not finite are left out."""
@@ -151,8 +175,14 @@ class Log:
         for events in self._events.values():
             events.flush()
 
+    def sync(self) -> int:
+        """Write all of the record to the disk; returns its length in bytes."""
+        self.flush()
+        os.fsync(self._record.fileno())
+        return os.fstat(self._record.fileno()).st_size
+
     def close(self) -> None:
-        """Flush and close."""
-        self._record.close()
-        for events in self._events.values():
-            events.close()
+        """Close all files; what a full disk does not take any more has been said before."""
+        for close in (self._record.close, *(each.close for each in self._events.values())):
+            with suppress(OSError):
+                close()

@@ -16,38 +16,14 @@ from gymnasium.wrappers import FlattenObservation
 
 from rlgrad.card_files import EnvCard
 from rlgrad.errors import UsageError, nearest
+from rlgrad.seeded import SeededEpisodes
 from rlgrad.simulators import SIMULATORS
-from rlgrad.streams import Purpose, derive
 from rlgrad.vectorising import Lane, PooledVectorEnv, measure, vectorise
 
 _SUPPORTED = (
     "supported are Discrete, MultiDiscrete and MultiBinary actions, and Box, Discrete, "
     "MultiDiscrete, MultiBinary, Tuple or Dict observations"
 )
-
-
-class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Resets every episode with a seed of its own, derived from the lane's seed and its number.
-
-    So an episode is restored by its number and its actions, and no two lanes share a stream.
-    """
-
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        super().__init__(env)
-        self._root: int | None = None
-        self.episode = 0
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Start the next episode, or the first of ``seed``."""
-        if seed is not None:
-            self._root, self.episode = seed, 0
-        if self._root is not None:
-            # Gymnasium and old environments take 32-bit seeds at most.
-            seed = derive(self._root, Purpose.RESET, self.episode) & 0x7FFFFFFF
-            self.episode += 1
-        return super().reset(seed=seed, options=options)
 
 
 def import_module(name: str, kind: str = "environment module", hint: str = "") -> ModuleType:
@@ -181,8 +157,9 @@ def _seeded(
 ) -> gymnasium.Env[Any, Any]:
     for module in modules:  # a worker process may not have them yet
         import_module(module)
-    env: gymnasium.Env[Any, Any] = SeededEpisodes(make_one(env_id, env_kwargs, max_episode_steps))
-    return env if isinstance(env.observation_space, Box) else FlattenObservation(env)
+    env = make_one(env_id, env_kwargs, max_episode_steps)
+    boxed = isinstance(env.observation_space, Box)
+    return SeededEpisodes(env if boxed else FlattenObservation(env))
 
 
 def _lane(card: EnvCard, max_episode_steps: int) -> Lane:

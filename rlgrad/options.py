@@ -30,7 +30,9 @@ class Options:
     eval_episodes: int = 100
     """Fresh episodes per evaluation, by sampling and as many by argmax."""
     save_freq: int = 0
-    """Env steps per seed between checkpoints; 0: at the end only."""
+    """Env steps per seed between checkpoints; 0: one every 30 seconds, and at the end."""
+    keep_last: int = 0
+    """Newest checkpoints that are kept; 0: three, or all where save-freq is given."""
     log_freq: int = 0
     """Env steps per seed between logged points; 0: a fiftieth of the run."""
     quiet: bool = False

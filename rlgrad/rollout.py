@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -172,6 +172,28 @@ class Episodes:
             self.count[seed[i]] += 1
         for recent in self.recent:
             del recent[: -self.window]
+
+    def state(self) -> dict[str, Tensor]:
+        """For a checkpoint, by name; the first axis is the seed."""
+        recent = torch.zeros(len(self.recent), self.window, 2, dtype=torch.float64)
+        for row, episodes in zip(recent, self.recent, strict=True):
+            row[: len(episodes)] = torch.tensor(episodes, dtype=torch.float64).view(-1, 2)
+        return {
+            "episodes.carry": torch.tensor(self.carry.swapaxes(0, 1)),
+            "episodes.recent": recent,
+            "episodes.count": torch.tensor(self.count),
+        }
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what ``state`` gave."""
+        carry = state["episodes.carry"].numpy().swapaxes(0, 1)
+        self.carry = np.array(carry).reshape(self.carry.shape)
+        self.count = state["episodes.count"].reshape(len(self.count)).tolist()
+        recent = state["episodes.recent"].reshape(len(self.count), self.window, 2).tolist()
+        self.recent = [
+            [(total, int(length)) for total, length in row[:count]]
+            for row, count in zip(recent, self.count, strict=True)
+        ]
 
     def means(self, seed: int) -> tuple[float, float]:
         """(mean return, mean length in steps) of a seed's last episodes; NaN before the first."""

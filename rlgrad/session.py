@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rlgrad import store
 from rlgrad.display import Display, Status
-from rlgrad.engine import Engine, Outcome
+from rlgrad.engine import Engine
+from rlgrad.errors import UsageError
 from rlgrad.evaluation import evaluate
 from rlgrad.loading import load_policy
+from rlgrad.locking import Lock
 from rlgrad.log import Log
 from rlgrad.options import Options
+from rlgrad.output import write_whole
 from rlgrad.peer_cards import hyperparameters
+from rlgrad.saving import Saver, Standing
 from rlgrad.store import Run
+
+Start = tuple[Standing, Path | None]
+"""What another process left: its standing, and the checkpoint; None: it wrote none."""
 
 
 class Session:
@@ -31,18 +37,34 @@ class Session:
         run: the directory that it writes to.
         display: what a person sees.
         options: how to train.
+        lock: on the directory, released at the end.
+        start: where the trainer stands, if it goes on from another process; None: at the start.
     """
 
-    def __init__(self, trainer: Engine, run: Run, display: Display, options: Options) -> None:
+    def __init__(
+        self,
+        trainer: Engine,
+        run: Run,
+        display: Display,
+        options: Options,
+        lock: Lock,
+        start: Start | None = None,
+    ) -> None:
         self.trainer, self.run, self.display, self.options = trainer, run, display, options
         self.total = run.config.total_timesteps
         self.log_freq = options.log_freq or max(1, self.total // 50)
-        card = (run.path / "card.toml").read_text("utf-8")
-        self.log = Log(run.path, run.seeds, card, hyperparameters(run.config, run.peer))
+        card, settings = (
+            (run.path / "card.toml").read_text("utf-8"),
+            hyperparameters(run.config, run.peer),
+        )
+        self.standing = Standing(evaluated=[-1] * len(run.seeds)) if start is None else start[0]
+        steps = {outcome.seed: outcome.steps for outcome in trainer.outcomes}
+        since = None if start is None else (self.standing.record, steps)
+        self.log, self.lock = Log(run.path, run.seeds, card, settings, since), lock
+        path = None if start is None else start[1]
+        self.saver = Saver(trainer, run, options, self.log, self.standing, path)
         self.signal = 0
         self._before = self._steps
-        self._saved: list[int] = []
-        self._evaluated: dict[int, int] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal:
@@ -76,11 +98,32 @@ class Session:
         """Train all seeds to their end, then evaluate and write the result."""
         try:
             with self._signals(), self.display:
+                self._evaluate()  # what another process left to do
                 self.trainer.run(self)
                 self._finish()
         finally:
-            self.trainer.close()
-            self.log.close()
+            self.close()
+
+    def close(self) -> None:
+        """Release environments, files and the directory."""
+        self.trainer.close()
+        self.log.close()
+        self.lock.release()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the disk refuses, as one line that says where training stood."""
+        try:
+            yield
+        except OSError as error:
+            steps, path = max(self._steps), self.run.path
+            last = self.saver.path
+            kept = f"{last.name} is kept" if last else "there is no checkpoint yet"
+            how = f", and once that is mended rlgrad resume {path} goes on"
+            raise UsageError(
+                f"cannot write to {path} after {steps:,} env steps: {error.strerror or error}; "
+                f"{kept}{how if self.run.peer is None else ''}"
+            ) from None
 
     def wants(self, steps: int) -> bool:
         """Whether numbers will be logged after so many further env steps of some seed."""
@@ -100,9 +143,10 @@ class Session:
 
         self._write(due(self.log_freq))
         self.display.update(self._status())
-        if due(self.options.save_freq):
+        self._expect(due(self.options.eval_freq))
+        if self.saver.due(bool(due(self.options.save_freq))):
             self.save()
-        self._evaluate(due(self.options.eval_freq))
+        self._evaluate()
 
     def _finish(self) -> None:
         """The last checkpoint, the last evaluation, and how it all ended."""
@@ -110,10 +154,13 @@ class Session:
         for outcome in outcomes:
             if outcome.status == "running":
                 outcome.status = "interrupted"
-        self.save()
         if not self.signal:
-            self._evaluate(range(len(outcomes)))
-        store.write_whole(self.run.path / "result.json", json.dumps(self.result()).encode())
+            self._expect(range(len(outcomes)))
+        self.save()
+        self._evaluate()
+        self.save()
+        with self._writing():
+            write_whole(self.run.path / "result.json", json.dumps(self.result()).encode())
 
     def _speed(self, i: int | None = None) -> float:
         """Env steps per second of training: seed i with those that share its seconds, or all."""
@@ -131,13 +178,15 @@ class Session:
             }
             self._log(i, {**shared, **self.trainer.numbers(i)})
         if due:
-            self.log.flush()
+            with self._writing():
+                self.log.flush()
 
     def _log(self, i: int, numbers: Mapping[str, float]) -> None:
         """A row of seed number i, with its clock."""
         outcome, seconds = self.trainer.outcomes[i], self.trainer.seconds(i)
         clock = {"time/cpu_seconds": seconds.cpu, "time/wall_seconds": seconds.wall}
-        self.log.write(outcome.seed, outcome.steps, {**numbers, **clock})
+        with self._writing():
+            self.log.write(outcome.seed, outcome.steps, {**numbers, **clock})
 
     def _status(self) -> Status:
         outcomes = self.trainer.outcomes
@@ -156,28 +205,30 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint, unless nothing has moved since the last."""
-        if self._steps == self._saved:
-            return
-        path = store.save_checkpoint(self.run, *self.trainer.state())
-        for old in self.run.checkpoints():
-            if old != path and not self.options.save_freq:
-                old.unlink()
-        self._saved = self._steps
+        with self._writing():
+            self.saver.save()
 
-    def _evaluate(self, due: Sequence[int]) -> None:
-        """Evaluate seeds from a checkpoint of where they stand, once per step, and log it.
+    def _expect(self, due: Iterable[int]) -> None:
+        """Note seeds that are to be evaluated where they stand, once per step.
 
         A seed that failed is left out.
         """
-        pairs = ((i, self.trainer.outcomes[i]) for i in due)
-        due = [i for i, o in pairs if o.status != "failed" and self._evaluated.get(i) != o.steps]
-        if not due:
-            return
-        self.save()
-        for i in due:
+        now, done = self.trainer.outcomes, self.standing.evaluated
+        left = (i for i in due if now[i].status != "failed" and done[i] != now[i].steps)
+        self.standing.pending += [i for i in left if i not in self.standing.pending]
+
+    def _evaluate(self) -> None:
+        """Evaluate what is due from a checkpoint, which says so: then no end loses or repeats it.
+
+        A seed is due until its row is written; a signal leaves the rest to who goes on.
+        """
+        if self.standing.pending and not self.signal:
+            self.save()
+        while self.standing.pending and not self.signal:
+            i = self.standing.pending[0]
             outcome = self.trainer.outcomes[i]
             evaluation = evaluate(
-                load_policy(self.run, outcome.seed),
+                load_policy(self.run, outcome.seed, self.saver.path),
                 self.run.env_id,
                 outcome.seed,
                 self.options.eval_episodes,
@@ -187,7 +238,9 @@ class Session:
             )
             if evaluation is None:
                 return
-            outcome.evaluation, self._evaluated[i] = evaluation.to_dict(), outcome.steps
+            outcome.evaluation = evaluation.to_dict()
+            self.standing.evaluated[i] = outcome.steps
+            self.standing.pending.pop(0)
             numbers = {
                 "eval/mean_reward": evaluation.sampled.mean,
                 "eval/mean_reward_argmax": evaluation.argmax.mean,
@@ -207,10 +260,6 @@ class Session:
             "cpu_seconds": seconds.cpu,
             "wall_seconds": seconds.wall,
             "together": self.trainer.together,
-            "seeds": [_plain(outcome) for outcome in self.trainer.outcomes],
+            "exact": self.standing.exact,
+            "seeds": [outcome.plain() for outcome in self.trainer.outcomes],
         }
-
-
-def _plain(outcome: Outcome) -> dict[str, Any]:
-    table = dataclasses.asdict(outcome)
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in table.items()}

@@ -12,41 +12,29 @@ runs/<env>/<agent>/<time>/
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 from torch import Tensor
 
+from rlgrad import checkpoints
 from rlgrad.card_files import safe_name
 from rlgrad.cards import Resolved
 from rlgrad.config import Config
 from rlgrad.errors import UsageError
-from rlgrad.options import parse_seeds
+from rlgrad.options import Options, parse_seeds
+from rlgrad.output import write_whole
 from rlgrad.peer_cards import Peer, read_tables, tables
 from rlgrad.versions import versions
 
 FORMAT = 1
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write beside, sync, rename: a reader sees the old file or the new one, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def card_text(resolved: Resolved, seeds: Sequence[int]) -> str:
@@ -83,6 +71,8 @@ class Run:
         env_kwargs: for the environment's constructor.
         env_modules: that registered the environment.
         peer: what Stable-Baselines3 trained; None: one of rlgrad's agents.
+        simulator: that stood in for the environment in training; empty: none.
+        solved_at: the card's mean return that counts as solved; None: Gymnasium's.
     """
 
     path: Path
@@ -93,6 +83,8 @@ class Run:
     env_kwargs: dict[str, Any]
     env_modules: tuple[str, ...] = ()
     peer: Peer | None = None
+    simulator: str = ""
+    solved_at: float | None = None
 
     def metrics(self) -> list[dict[str, Any]]:
         """The record: one dict per seed and logged step."""
@@ -119,12 +111,13 @@ class Run:
         return sorted((self.path / "checkpoints").glob("step-*.safetensors"))
 
 
-def create(resolved: Resolved, seeds: Sequence[int], log_dir: Path) -> Run:
-    """Make a run's directory with its card and command.
+def create(resolved: Resolved, seeds: Sequence[int], options: Options) -> Run:
+    """Make a run's directory with its card, command and options.
 
     Raises:
         UsageError: where the directory cannot be written.
     """
+    log_dir = Path(options.log_dir)
     parent = log_dir / safe_name(resolved.env.id) / safe_name(resolved.agent)
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     try:
@@ -146,6 +139,7 @@ def create(resolved: Resolved, seeds: Sequence[int], log_dir: Path) -> Run:
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "notes": list(resolved.notes),
             "tuning": resolved.tuning,
+            "options": asdict(options),
         }
         write_whole(path / "run.json", json.dumps(about, indent=1).encode())
     except OSError as error:
@@ -162,6 +156,8 @@ def create(resolved: Resolved, seeds: Sequence[int], log_dir: Path) -> Run:
         resolved.env.kwargs,
         resolved.env.modules,
         resolved.peer,
+        resolved.env.simulator,
+        resolved.env.solved_at,
     )
 
 
@@ -208,6 +204,8 @@ def read_run(path: Path) -> Run:
             dict(env["kwargs"]),
             tuple(map(str, env["modules"])),
             peer,
+            str(env["simulator"]),
+            None if env.get("solved_at") is None else float(env["solved_at"]),
         )
     except UsageError as error:
         text = str(error)
@@ -216,14 +214,23 @@ def read_run(path: Path) -> Run:
         raise UsageError(f"{card_path}: incomplete card: {error}") from None
 
 
-def save_checkpoint(run: Run, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> Path:
-    """Store tensors and counters as one file, whole or not at all."""
-    from safetensors.torch import save
+def save_checkpoint(
+    run: Run, tensors: Mapping[str, Tensor], counters: Mapping[str, Any], keep: int = 0
+) -> Path:
+    """Store tensors and counters as one file, whole or not at all.
 
-    path = run.path / "checkpoints" / f"step-{max(counters['steps']):012d}.safetensors"
-    metadata = {"format": str(FORMAT), "counters": json.dumps(dict(counters))}
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(path, save(contiguous, metadata=metadata))
+    Args:
+        run: that it belongs to.
+        tensors: by name.
+        counters: plain data; "steps" are the env steps of each seed, whose mean is the file's name.
+        keep: how many of the newest files stay; 0: all.
+    """
+    steps = counters["steps"]
+    path = run.path / "checkpoints" / f"step-{sum(steps) // len(steps):012d}.safetensors"
+    checkpoints.write(path, tensors, counters)
+    for old in run.checkpoints()[:-keep] if keep else ():
+        if old != path:
+            old.unlink(missing_ok=True)
     return path
 
 
@@ -233,17 +240,4 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         UsageError: where the file is missing, damaged or of a newer format.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        counters = json.loads(metadata["counters"])
-        if not isinstance(counters, dict):
-            raise ValueError("its counters are no table")
-    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: cannot be read as a checkpoint: {error}") from None
-    if metadata.get("format") != str(FORMAT):
-        raise UsageError(f"{path}: format {metadata.get('format')}; expected {FORMAT}")
-    return tensors, counters
+    return checkpoints.read(path)

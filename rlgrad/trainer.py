@@ -26,6 +26,7 @@ from rlgrad.make import (
     time_limit,
 )
 from rlgrad.options import Options
+from rlgrad.places import places
 from rlgrad.preflight import check_memory, choose_device, observation_factors
 from rlgrad.rollout import Episodes, Rollout, collect
 from rlgrad.streams import Purpose, Streams, derive
@@ -64,7 +65,7 @@ class Trainer:
         self.episodes = Episodes(S, N)
         self.outcomes = [Outcome(seed) for seed in self.seeds]
         self.iteration = 0
-        self._observation: Any = None
+        self.observation: Any = None
         self._measured: dict[str, Tensor] = {}
         self.notes = self._notes()
         self._state = list(self.learner.state_dict().values())
@@ -118,13 +119,7 @@ class Trainer:
         """The next rollout; whole episodes start from seeds of their own iteration."""
         N = self.config.num_envs
         if observation is None or self.whole:
-            observation = self.lanes.reset(
-                [
-                    derive(seed, Purpose.LANE_SEED, lane, self.iteration)
-                    for seed in self.seeds
-                    for lane in range(N)
-                ]
-            )
+            observation = self.lanes.reset(self.lane_seeds(self.iteration))
         gumbel = -self._noise(Purpose.ACTION).log()
         alive: Any = None
         if self.whole:
@@ -132,6 +127,11 @@ class Trainer:
             if self.lanes.xp is torch:
                 alive = torch.as_tensor(alive, device=self.device)
         return collect(self.lanes, self.learner.actor(), observation, gumbel, alive)
+
+    def lane_seeds(self, iteration: int) -> list[int]:
+        """Of all lanes, seed by seed, for a reset of all."""
+        lanes = range(self.config.num_envs)
+        return [derive(s, Purpose.LANE_SEED, n, iteration) for s in self.seeds for n in lanes]
 
     def _noise(self, purpose: Purpose, copies: int = 1) -> Tensor:
         """This iteration's Exp(1) noise ``[S, T, N, D, A]``, with a leading K for K copies."""
@@ -207,7 +207,7 @@ class Trainer:
             Numbers ``[S]`` by TensorBoard tag; empty unless ``measure``.
         """
         with self.clock:
-            rollout, self._observation = self._collect(self._observation)
+            rollout, self.observation = self._collect(self.observation)
             numbers = self._update(rollout, measure)
             self._count(rollout)
             self.iteration += 1
@@ -242,8 +242,14 @@ class Trainer:
             "features": self.lanes.features,
             "actions": list(self.lanes.actions.sizes),
             "observation_scale": self.scale,
+            "outcomes": [outcome.plain() for outcome in self.outcomes],
+            "seconds": list(self.clock.read()),
+            "device": self.device.type,
         }
-        return self.learner.state_dict(), counters
+        tensors = {**self.learner.state_dict(), **self.episodes.state()}
+        if not self.whole and self.observation is not None:
+            tensors |= places(self.lanes, self.observation)
+        return tensors, counters
 
     def close(self) -> None:
         """Release the environments."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import signal
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from rlgrad.config import FIELDS
 from rlgrad.display import Display
 from rlgrad.engine import Engine
 from rlgrad.errors import UsageError, nearest
+from rlgrad.locking import Lock
 from rlgrad.make import import_module
 from rlgrad.options import Options, checked, parse_seeds
 from rlgrad.session import Session
@@ -50,14 +50,14 @@ def start(
     torch.set_num_threads(1)  # small networks: a second thread only waits
     trainer = engine(resolved, seeds, options)
     resolved = dataclasses.replace(resolved, notes=(*resolved.notes, *trainer.notes))
-    run = store.create(resolved, seeds, Path(options.log_dir))
+    run = store.create(resolved, seeds, options)
     name, env = resolved.agent, resolved.env.id
     count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
     display = display or Display(f"{name} on {env}", options.quiet)
     display.say(f"Training {name} on {env}, {count}, on {trainer.where}")
     for note in resolved.notes:
         display.say(f"note: {note}")
-    return Session(trainer, run, display, options)
+    return Session(trainer, run, display, options, Lock(run.path))
 
 
 def train(
@@ -99,6 +99,15 @@ def train(
     flags = {k: v for k, v in overrides.items() if k not in names}
     resolved = resolve(env, agent, estimator, flags, env_kwargs, env_modules, peer_arguments)
     session = start(resolved, parse_seeds(seeds), options)
+    return finish(session)
+
+
+def finish(session: Session) -> Run:
+    """Train to the end; a signal that stopped it is passed on.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C; SystemExit: after SIGTERM. What was trained is kept.
+    """
     session.go()
     if session.signal == signal.SIGINT:  # or a caller's loop would go on to its next training
         raise KeyboardInterrupt(f"stopped; what was trained is kept in {session.run.path}")

@@ -86,12 +86,14 @@ def _work(
         views = shared.arrays(rows)
         pipe.send(None)
         while True:
-            seeds = pipe.recv()
-            if seeds is None:
+            message, answer = pipe.recv(), None
+            if message is None:
                 _step(env, views)
+            elif isinstance(message, tuple):
+                answer = getattr(env, message[0])(*message[1:])
             else:
-                views["observation"][:] = env.reset(seed=seeds)[0]
-            pipe.send(None)
+                views["observation"][:] = env.reset(seed=message)[0]
+            pipe.send(answer)
     except (EOFError, BrokenPipeError):
         pass  # the parent has closed, or is gone
     except Exception as error:
@@ -164,23 +166,29 @@ class ChunkedVectorEnv(VectorEnv[Any, Any, Any]):
             self.processes.append(process)
         self._wait()
 
-    def _tell(self, messages: Sequence[Any]) -> None:
-        """Send every worker its message, and wait for all answers."""
+    def _tell(self, messages: Sequence[Any]) -> list[Any]:
+        """Send every worker its message, and wait for all answers.
+
+        None: a step; a list: a reset with these seeds; a tuple: a method and its arguments.
+        """
         for i, (pipe, message) in enumerate(zip(self._pipes, messages, strict=True)):
             try:
                 pipe.send(message)
             except OSError:
                 self._fail(i, self._death(i))
-        self._wait()
+        return self._wait()
 
-    def _wait(self) -> None:
+    def _wait(self) -> list[Any]:
+        answers = []
         for i, pipe in enumerate(self._pipes):
             try:
-                error = pipe.recv() if pipe.poll(PATIENCE) else "no answer for 10 minutes"
+                answer = pipe.recv() if pipe.poll(PATIENCE) else "no answer for 10 minutes"
             except (EOFError, OSError):
-                error = self._death(i)
-            if error:
-                self._fail(i, error)
+                answer = self._death(i)
+            if isinstance(answer, str):
+                self._fail(i, answer)
+            answers.append(answer)
+        return answers
 
     def _death(self, i: int) -> str:
         """How a worker ended that no longer answers."""
@@ -224,6 +232,15 @@ class ChunkedVectorEnv(VectorEnv[Any, Any, Any]):
         done = terminated | truncated
         info = {"final_obs": mine["final"].copy(), "_final_obs": done} if done.any() else {}
         return mine["observation"].copy(), mine["reward"].copy(), terminated, truncated, info
+
+    def call(self, name: str, *args: Any) -> tuple[Any, ...]:
+        """Call a method of every environment; see ``gymnasium.vector.SyncVectorEnv.call``."""
+        answers = self._tell([("call", name, *args)] * len(self._pipes))
+        return tuple(each for answer in answers for each in answer)
+
+    def set_attr(self, name: str, values: Sequence[Any]) -> None:
+        """Set an attribute of every environment, to one value each."""
+        self._tell([("set_attr", name, list(values[rows])) for rows in self._rows])
 
     def close_extras(self, terminate: bool = False, **kwargs: Any) -> None:
         """End the workers: at once, or when they have closed their environments."""

@@ -14,8 +14,9 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from rlgrad.errors import UsageError
 from rlgrad.lanes import Lanes
-from rlgrad.make import SeededEpisodes, make_gymnasium
+from rlgrad.make import make_gymnasium
 from rlgrad.rollout import Episodes, collect
+from rlgrad.seeded import SeededEpisodes
 from rlgrad.streams import Purpose, derive
 
 torch.set_num_threads(1)

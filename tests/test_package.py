@@ -30,30 +30,33 @@ ROWS = [
      "estimators.statistics", "lab", "lab.parts", "lab.split_result", "log", "peers", "report",
      "returns", "simulators.single", "streams", "versions"],
     ["agent", "arguments", "checking.forms", "config", "engine", "estimators.base",
-     "estimators.least_squares", "estimators.networks", "output", "page", "simulators.base",
-     "simulators.registration", "stats", "workers"],
-    ["checking.playing", "critics", "dots", "estimators.learned", "estimators.multisample",
-     "estimators.objective", "estimators.relaxation", "estimators.score", "lab.moments",
-     "normalise", "options", "peer_cards", "pullback", "simulators", "simulators.acrobot",
-     "simulators.cartpole", "simulators.mountaincar", "simulators.probes", "vectorising"],
+     "estimators.least_squares", "estimators.networks", "locking", "output", "page", "seeded",
+     "simulators.base", "simulators.registration", "stats", "workers"],
+    ["checking.playing", "checkpoints", "critics", "dots", "estimators.learned",
+     "estimators.multisample", "estimators.objective", "estimators.relaxation", "estimators.score",
+     "lab.moments", "normalise", "options", "peer_cards", "pullback", "simulators",
+     "simulators.acrobot", "simulators.cartpole", "simulators.mountaincar", "simulators.probes",
+     "vectorising"],
     ["acting", "card_files", "checking.rules", "checking.watch", "diagnostics",
      "estimators.all_action", "estimators.control", "estimators.exact", "estimators.linear",
      "estimators.measure", "estimators.muprop", "estimators.rebar", "estimators.relaxed", "lanes",
      "plots"],
-    ["cards", "checking.replays", "estimators.relax", "make", "rollout"],
+    ["cards", "checking.replays", "estimators.relax", "make", "places", "rollout"],
     ["checking.vector", "estimators.build", "lab.tables", "peers.algorithm", "store"],
-    ["checking", "comparison.records", "estimators"],
+    ["checking", "comparison.records", "estimators", "saving"],
     ["comparison.gathering", "comparison.plan", "preflight", "problems.base"],
     ["comparison.analysis", "comparison.workers", "learner", "peers.policy", "problems.catalogue",
      "problems.results"],
     ["comparison.cautions", "lab.process", "loading", "peers.engine", "problems.measuring",
      "trainer"],
-    ["comparison.judgement", "evaluation", "lab.branches", "lab.freeze", "lab.tabular", "problems"],
+    ["comparison.judgement", "evaluation", "lab.branches", "lab.freeze", "lab.tabular", "problems",
+     "restoring"],
     ["comparison.figures", "comparison.floor", "comparison.tables", "lab.members", "lab.sampling",
      "lab.split", "listing", "session"],
     ["comparison.report", "lab.data", "lab.rows", "training"],
-    ["comparison.worker", "comparison.writing", "lab.fitting", "lab.pictures", "lab.printing"],
-    ["comparison.results", "lab.measuring", "lab.pages"],
+    ["comparison.worker", "comparison.writing", "lab.fitting", "lab.pictures", "lab.printing",
+     "resuming"],
+    ["comparison.results", "lab.measuring", "lab.pages", "train_commands"],
     ["comparison.comparing", "lab.results", "lab.writing"],
     ["comparison.command", "lab.judging"],
     ["lab.entry"],
@@ -65,7 +68,7 @@ SIDEWAYS: set[tuple[str, str]] = set()
 # Names that ``rlgrad`` itself looks up on first use; see rlgrad/__init__.py.
 LAZY = {
     "agent", "checking", "comparison.comparing", "comparison.results", "errors", "evaluation",
-    "lab.entry", "lab.results", "store", "training",
+    "lab.entry", "lab.results", "resuming", "store", "training",
 }  # fmt: skip
 SOURCES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
@@ -132,7 +135,7 @@ def test_estimators_stand_alone():
 
 
 def test_no_module_is_named_like_a_public_function_or_a_folder_of_cards():
-    assert not {"train", "load", "variance", "agents", "envs"} & SOURCES.keys()
+    assert not {"train", "resume", "load", "variance", "agents", "envs"} & SOURCES.keys()
     for name in rlgrad.__all__:
         assert getattr(rlgrad, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'trian'"):

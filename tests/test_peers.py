@@ -401,7 +401,7 @@ def test_what_the_session_itself_cannot_do_is_no_failure_of_the_peer(tmp_path, m
         raise OSError("no space left on device")
 
     monkeypatch.setattr(store, "save_checkpoint", full)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(UsageError, match=r"cannot write .*: no space left on device; "):
         rlgrad.train("peers/Own-v0", "sb3-a2c", total_timesteps=600, log_dir=tmp_path, **OFTEN)
 
 

@@ -12,8 +12,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from rlgrad import trainer
 from rlgrad.cards import resolve
-from rlgrad.make import SeededEpisodes
 from rlgrad.options import Options
+from rlgrad.seeded import SeededEpisodes
 
 torch.set_num_threads(1)
 NEXT, SAME, OFF = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED

@@ -23,7 +23,8 @@ import rlgrad
 from rlgrad import vectorising, workers
 from rlgrad.errors import UsageError
 from rlgrad.loading import load_learner
-from rlgrad.make import SeededEpisodes, make_training
+from rlgrad.make import make_training
+from rlgrad.seeded import SeededEpisodes
 from rlgrad.vectorising import PooledVectorEnv, measure
 from rlgrad.workers import ChunkedVectorEnv, WorkerError
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rlgrad.comparison.analysis import Summary
     from rlgrad.comparison.judgement import Judgement
 
-STEPS, SECONDS = "env steps per seed", "CPU-seconds per seed (×: seeds that share a process)"
+STEPS, SECONDS = "env steps per seed", "CPU-seconds per seed (x20: 20 seeds share a process)"
 
 
 class Picture(NamedTuple):
@@ -58,7 +58,7 @@ def learning_curves(found: Judgement, env: str | None = None, against: str = "st
 
 
 def _with_company(summary: Summary) -> str:
-    return f"{summary.agent} ×{summary.together}"
+    return f"{summary.agent} x{summary.together}"
 
 
 def _left_out(found: Judgement, env: str, drawn: Collection[str]) -> str:
@@ -125,7 +125,7 @@ def pictures(found: Judgement, env: str) -> Iterator[Picture]:
             f"{file}curves-seconds",
             learning_curves(found, env, "seconds"),
             "The same against CPU-seconds of training: of the process, divided by the seeds that "
-            "shared it (×20: 20 of them; ×1: a process of its own)." + _left_out(found, env, lines),
+            "shared it (x20: 20 of them; x1: a process of its own)." + _left_out(found, env, lines),
         )
     if any(e.solved_at is not None for e in found.entries if e.env == env):
         yield Picture(

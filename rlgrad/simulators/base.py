@@ -66,6 +66,7 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._state: Any = None
+        self._step, self._block = 0, -1
         self._elapsed = self._native(torch.zeros(num_envs, dtype=torch.int64, device=self.device))
 
     def _native(self, x: Tensor) -> Any:
@@ -122,7 +123,8 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         They are made for many steps at a time, used in the lanes whose episode ends, or in all.
         """
         block, row = divmod(self._step, BLOCK)
-        if row == 0:
+        if block != self._block:
+            self._block = block
             count = BLOCK * self.noise_per_reset
             numbers = self._streams.uniform(Purpose.RESET, block, 1, count).to(self.dtype)
             rows = numbers.view(self.num_envs, BLOCK, -1).transpose(0, 1)
@@ -154,10 +156,24 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
                 seeds = [derive(int(seed), Purpose.LANE_SEED, lane) for lane in lanes]
             if len(seeds) != self.num_envs:
                 raise ValueError(f"got {len(seeds)} seeds for {self.num_envs} lanes")
-            self._streams, self._step = Streams(seeds, self.device), 0
+            self._streams, self._step, self._block = Streams(seeds, self.device), 0, -1
         self._state = self.xp.asarray(self._start(), copy=True)
         self._elapsed = self.xp.zeros_like(self._elapsed)
         return torch.as_tensor(self.observe(self.xp, self._state)).clone(), {}
+
+    @property
+    def drawn(self) -> int:
+        """How many steps' noise for new episodes was used since the lanes were seeded.
+
+        Setting it takes that noise up elsewhere; with ``restore`` a whole simulator goes on.
+        """
+        return self._step
+
+    @drawn.setter
+    def drawn(self, steps: int) -> None:
+        if self.state is None:
+            raise RuntimeError("drawn set before reset; call reset(seed=...) first")
+        self._step = steps
 
     def restore(self, state: Tensor, elapsed: Tensor) -> Tensor:
         """Put every lane into a state, and at a time, that ``state`` and ``elapsed`` once gave.

@@ -1,0 +1,115 @@
+"""The checkpoint that a run goes on from, and a trainer put where it stands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from rlgrad import store
+from rlgrad.checkpoints import DamagedError
+from rlgrad.clock import Clock, Seconds
+from rlgrad.engine import Outcome
+from rlgrad.errors import UsageError
+from rlgrad.places import take_places
+from rlgrad.preflight import fitting
+from rlgrad.saving import Standing
+from rlgrad.store import Run
+from rlgrad.trainer import Trainer
+
+
+class Found(NamedTuple):
+    """The checkpoint to go on from."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    counters: dict[str, Any]
+    standing: Standing
+
+
+def newest(run: Run, notes: list[str]) -> Found | None:
+    """The newest checkpoint that is whole, with a record as long as it says; None: there is none.
+
+    Raises:
+        UsageError: where there are some and none of them will do.
+    """
+    record, files = run.path / "metrics.jsonl", run.checkpoints()
+    length = record.stat().st_size if record.exists() else 0
+    for path in reversed(files):
+        try:
+            tensors, counters = store.load_checkpoint(path)
+            standing = Standing.of(counters, len(run.seeds))
+            if standing.record > length:
+                raise DamagedError(f"{record}: it ends before {path.name} was written")
+        except DamagedError as error:
+            notes.append(f"left out {path.name}: {error}")
+        except (KeyError, TypeError, ValueError):
+            raise UsageError(
+                f"{path} does not say enough to go on from; it can be evaluated, or train again"
+            ) from None
+        else:
+            _check_record(run, standing.record)
+            return Found(path, tensors, counters, standing)
+    if files:
+        raise UsageError(f"{run.path} has no checkpoint that is whole: {'; '.join(notes)}")
+    return None
+
+
+def _check_record(run: Run, length: int) -> None:
+    """Refuse a record whose first bytes, which stay, are no rows of the run's seeds."""
+    path = run.path / "metrics.jsonl"
+    kept = path.read_bytes()[:length].decode(errors="replace") if length else ""
+    lines = kept.split("\n")
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            row = json.loads(line)
+            good = row["seed"] in run.seeds and isinstance(row["step"], int)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            good = False
+        if not good:
+            raise UsageError(f"{path}: line {number} cannot be read as a row of this run")
+    if lines[-1]:
+        raise UsageError(f"{path}: it does not end where the newest checkpoint says")
+
+
+def _restore(trainer: Trainer, found: Found) -> int:
+    """Put a trainer where ``state`` found one; returns how many lanes start new episodes."""
+    path, tensors, counters, _ = found
+    like, total = trainer.learner.state_dict(), trainer.config.total_timesteps
+    fit = {k: fitting(path, k, tensors.get(k), x.dtype, x.shape) for k, x in like.items()}
+    trainer.learner.load_state_dict(fit)
+    trainer.episodes.load(tensors)
+    trainer.iteration = int(counters["iteration"])
+    trainer.outcomes = [Outcome.from_plain(each, total) for each in counters["outcomes"]]
+    trainer.clock = Clock(Seconds(*counters["seconds"]))
+    if trainer.whole:  # all lanes start anew in each iteration
+        return 0
+    # A simulator's noise goes on; other lanes, where they start anew, take seeds of their own.
+    seeds = trainer.lane_seeds(0 if trainer.lanes.simulator else trainer.iteration)
+    trainer.observation, same = take_places(trainer.lanes, tensors, seeds)
+    trainer.episodes.carry[:, ~same.reshape(len(trainer.seeds), -1)] = 0.0
+    return int((~same).sum())
+
+
+def put(trainer: Trainer, run: Run, found: Found, notes: list[str]) -> None:
+    """Put the trainer where the checkpoint stands; what cannot be exact is said and marked."""
+    try:
+        if found.counters["seeds"] != list(run.seeds):
+            raise ValueError(f"its seeds are {found.counters['seeds']}")
+        lost = _restore(trainer, found)
+    except UsageError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+        raise UsageError(f"{found.path}: cannot be gone on from: {error!r}") from None
+    device = found.counters["device"]
+    if lost:
+        found.standing.exact = False
+        notes.append(
+            f"{run.env_id} could not be put where it stood in {lost} of {trainer.lanes.count} "
+            "environments, which start new episodes: the run is marked as not exact"
+        )
+    if device != trainer.device.type:
+        found.standing.exact = False
+        notes.append(f"it trained on {device} before: the run is marked as not exact")

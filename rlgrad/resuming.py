@@ -1,0 +1,218 @@
+"""``rlgrad.resume``: a run that was killed or stopped goes on; a finished one is extended."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlgrad import store
+from rlgrad.card_files import EnvCard
+from rlgrad.cards import Resolved
+from rlgrad.display import Display
+from rlgrad.errors import UsageError, nearest
+from rlgrad.loading import require_modules
+from rlgrad.locking import Lock
+from rlgrad.make import import_module
+from rlgrad.options import Options, checked
+from rlgrad.output import write_whole
+from rlgrad.restoring import Found, newest, put
+from rlgrad.saving import Standing
+from rlgrad.session import Session
+from rlgrad.store import Run, find_run, read_run
+from rlgrad.trainer import Trainer
+from rlgrad.training import finish
+from rlgrad.versions import versions
+
+# What write_whole leaves where the process is killed inside it.
+_HALVES = (
+    ".card.toml.*", ".run.json.*", ".result.json.*", "checkpoints/.step-*.safetensors.*",
+)  # fmt: skip
+
+
+_OF_A_PROCESS = ("quiet", "log_dir")  # options that do not last
+
+
+def _resolved(run: Run, total: int | None) -> Resolved:
+    """What the run's card says, with another budget if there is one."""
+    have = run.config.total_timesteps
+    if total is not None and total < have:
+        raise UsageError(f"got -n {total}; expected at least the {have} of {run.path}")
+    env = EnvCard(
+        run.env_id,
+        run.path / "card.toml",
+        simulator=run.simulator,
+        solved_at=run.solved_at,
+        kwargs=run.env_kwargs,
+        modules=run.env_modules,
+    )
+    return Resolved(env, run.agent, replace(run.config, total_timesteps=total or have), ())
+
+
+def _about(run: Run) -> dict[str, Any]:
+    path = run.path / "run.json"
+    try:
+        about = json.loads(path.read_text("utf-8"))
+        tables = {key: dict(about[key]) for key in ("versions", "options")}
+        return {**about, **tables, "resumed": list(about.get("resumed", []))}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: cannot be read as a run's description: {error!r}") from None
+
+
+def _check_versions(about: Mapping[str, Any], standing: Standing, notes: list[str]) -> None:
+    """Say where what trains now is not what trained before."""
+    before, now = about["versions"], versions()
+    ours = {k: v for k, v in now.items() if not k.startswith(("stable-baselines3", "sb3"))}
+    changed = [f"{k} {before.get(k)} -> {v}" for k, v in ours.items() if before.get(k) != v]
+    if changed:
+        standing.exact = False
+        notes.append(f"{', '.join(changed)} since it began: the run is marked as not exact")
+
+
+def _say_schedule(trainer: Trainer, before: int, notes: list[str]) -> None:
+    """Say what a larger budget does to step sizes that fall over it."""
+    config, steps = trainer.config, max(outcome.steps for outcome in trainer.outcomes)
+    total = config.total_timesteps
+    if config.anneal_steps or config.learning_rate_final == 1 or total == before:
+        return
+    share = 1 - (1 - config.learning_rate_final) * min(1.0, steps / before)
+    notes.append(
+        f"step sizes fall over -n, so they follow that of {total:,} from here on: at {steps:,} "
+        f"env steps {trainer.share(steps):.0%} of the full ones instead of {share:.0%}; "
+        "--anneal-steps in the first training keeps a schedule apart from -n"
+    )
+
+
+def _write(run: Run, resolved: Resolved, about: dict[str, Any], start: Found | None) -> Run:
+    """Make the directory that of a run in progress, up to the checkpoint and no further."""
+    (run.path / "result.json").unlink(missing_ok=True)
+    (run.path / "checkpoints").mkdir(exist_ok=True)
+    for pattern in _HALVES:
+        for half in run.path.glob(pattern):
+            half.unlink()
+    for path in run.checkpoints():
+        if start is not None and path.name > start.path.name:
+            path.unlink()
+    extended = replace(run, config=resolved.config)
+    if extended != run:
+        text = store.card_text(resolved, run.seeds)
+        write_whole(run.path / "card.toml", text.encode())
+    write_whole(run.path / "run.json", json.dumps(about, indent=1).encode())
+    return extended
+
+
+def restart(
+    name: str | Path | Run,
+    total_timesteps: int | None = None,
+    given: Mapping[str, Any] | None = None,
+    env_modules: Sequence[str] = (),
+    log_dir: str = "runs",
+    display: Display | None = None,
+) -> Session:
+    """Check everything, then take a run's directory over, where its newest checkpoint stands.
+
+    Args:
+        name: path of the run, "latest", or a ``Run``.
+        total_timesteps: a larger budget; None: the run's own.
+        given: options that replace the run's own.
+        env_modules: to import first, where the environment is not Gymnasium's.
+        log_dir: where "latest" looks.
+        display: what a person sees.
+
+    Raises:
+        UsageError: for anything the user can mend.
+    """
+    run = read_run(name.path if isinstance(name, Run) else find_run(name, log_dir))
+    if run.peer is not None:
+        raise UsageError(
+            f"{run.path} is of the peer {run.agent}: Stable-Baselines3 does not store all that it "
+            "would need to go on; train it again"
+        )
+    for module in env_modules:
+        import_module(module)
+    require_modules(run, env_modules)
+    about, resolved, notes = _about(run), _resolved(run, total_timesteps), list[str]()
+    own = {key: value for key, value in about["options"].items() if key not in _OF_A_PROCESS}
+    options = checked({**own, "log_dir": log_dir, **(given or {})})
+    torch.set_num_threads(1)
+    lock = Lock(run.path)
+    trainer = None
+    try:
+        found = newest(run, notes)
+        trainer = Trainer(resolved, run.seeds, options)
+        if found is not None:
+            put(trainer, run, found, notes)
+        standing = found.standing if found else Standing(evaluated=[-1] * len(run.seeds))
+        _check_versions(about, standing, notes)
+        _say_schedule(trainer, run.config.total_timesteps, notes)
+        steps = max(outcome.steps for outcome in trainer.outcomes)
+        about = _with(about, options, standing, steps)
+        run = _write(run, resolved, about, found)
+        display = display or Display(f"{run.agent} on {run.env_id}", options.quiet)
+        left = "" if any(trainer.active) else "; nothing is left to train: a larger -n extends it"
+        display.say(
+            f"Going on with {run.path}, at {steps:,} of {resolved.config.total_timesteps:,} env "
+            f"steps, on {trainer.where}{left}"
+        )
+        for note in (*trainer.notes, *notes):
+            display.say(f"note: {note}")
+        start = standing, found.path if found else None
+        return Session(trainer, run, display, options, lock, start)
+    except BaseException:
+        if trainer is not None:
+            trainer.close()
+        lock.release()
+        raise
+
+
+def _with(
+    about: dict[str, Any], options: Options, standing: Standing, steps: int
+) -> dict[str, Any]:
+    """The run's description with this beginning in it."""
+    began = {
+        "at": steps,
+        "command": sys.argv,
+        "versions": versions(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    resumed = [*about["resumed"], began]
+    return {**about, "options": asdict(options), "exact": standing.exact, "resumed": resumed}
+
+
+def resume(
+    run: str | Path | Run,
+    total_timesteps: int | None = None,
+    *,
+    env_modules: Sequence[str] = (),
+    log_dir: str = "runs",
+    **options: Any,
+) -> Run:
+    """Go on with a run that was killed or stopped, or extend a finished one.
+
+    It ends as an uninterrupted one would have, bit for bit on CPU; see docs/resuming.md.
+
+    Args:
+        run: path of the run, "latest", or a ``Run``.
+        total_timesteps: a larger budget per seed; None: the run's own.
+        env_modules: to import first, where the environment is not Gymnasium's.
+        log_dir: where "latest" looks.
+        **options: fields of ``Options`` that replace the run's own.
+
+    Returns:
+        The finished ``Run``.
+
+    Raises:
+        UsageError: for bad input, before anything is written.
+        KeyboardInterrupt: after Ctrl-C; SystemExit: after SIGTERM. What was trained is kept.
+    """
+    names = {field.name for field in fields(Options)} - {"log_dir"}
+    for key in options:
+        if key not in names:
+            raise UsageError(f"unknown argument {key!r}; {nearest(key, names)}")
+    return finish(restart(run, total_timesteps, options, env_modules, log_dir))
