@@ -14,8 +14,9 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from test_variance_cli import strict
 
 import rlgrad
+from rlgrad.bootstrap import Interval
 from rlgrad.cli import main
-from rlgrad.lab import sampling
+from rlgrad.lab import printing, sampling
 
 QUICK = (
     "--states", "1100", "--fit-states", "1100", "--train-steps", "3", "--split-states", "2",
@@ -107,6 +108,30 @@ def test_the_table_fits_the_terminal(columns, capsys, monkeypatch, tmp_path):
     folders = list((tmp_path / "runs" / "variance" / "CartPole-v1").iterdir())
     assert len(folders) == 1
     assert {path.name for path in folders[0].iterdir()} >= FILES
+
+
+def test_numbers_say_what_is_known():
+    inside, outside = Interval(1.0, 0.9996, 1.0004), Interval(1.0, 1.0002, 1.0004)
+    assert printing.span(inside) == "0.999-1.001"
+    assert printing.span(outside) == "1.000-1.001"
+    assert printing.span(Interval(1e-5, 0.9e-5, 1.23e-5)) == "9e-6-1.2e-5"
+    assert [printing.rough(x) for x in (1234.0, 12.34, 0.1234)] == ["1200", "12", "0.12"]
+    assert [printing.share(x) for x in (None, 1e-6, 0.1234, 11)] == ["-", "<0.1%", "12.3%", ">999%"]
+    assert [printing.statistic(z) for z in (None, 1.23, 1e6, -1e6)] == ["-", "1.2", ">999", "<-999"]
+
+
+def test_a_fit_that_is_dead_takes_no_column_away(capsys, monkeypatch, tmp_path):
+    # Q stays at its start, where all-action is 0 in every lane: a bias without any spread.
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    names = "all-action,relax-linear"
+    assert main(["variance", "FrozenLake-v1", "--estimators", names, *QUICK]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    head = next(line for line in lines if line.startswith("estimator"))
+    assert " ".join(head.split()) == "estimator fit bias z ratio 95 % SNR cos µs x time"
+    (dead,) = [line for line in lines if line.startswith("*all-action ")]
+    assert ">999" in dead.split()
+    assert "…" not in "".join(lines)
 
 
 def test_from_python(run):

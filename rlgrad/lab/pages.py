@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from rlgrad.lab import pictures
-from rlgrad.lab.printing import LEGEND, TITLES, cells, heading, mark, parts
+from rlgrad.lab.printing import TITLES, cells, heading, legend, mark, parts
 from rlgrad.lab.rows import Measurements
 from rlgrad.page import Page
 
@@ -40,7 +40,7 @@ def page(table: Measurements) -> Page:
     built.section("Estimators", "\n".join(lines[1:]))
     rows = [[f"{mark(table, r)}{r.label}".strip(), *cells(r, False)] for r in table.rows]
     marked = [i for i, row in enumerate(table.rows) if row is best]
-    built.table(["estimator", *TITLES[1:]], rows, LEGEND.strip(), marked)
+    built.table(["estimator", *TITLES[1:]], rows, legend(table), marked)
     for name, figure in pictures.figures(table).items():
         built.figure(name, figure, _CAPTIONS[name])
     if table.refused:
