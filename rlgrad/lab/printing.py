@@ -116,11 +116,22 @@ def parts(table: Measurements) -> str:
     named = {
         "action": found.action, "trajectory": found.trajectory, "state": found.state,
     }  # fmt: skip
-    each = ", ".join(f"{name} {share(max(p.share.value, 0.0))}" for name, p in named.items())
+    each = ", ".join(f"{name} {_part(p.share)}" for name, p in named.items())
     return (
-        f"variance of one row's term, by what varies: {each} ({found.states} states set back; "
-        "only the action's share is open to baselines and control variates)"
+        f"variance of one row's term, by what varies: {each} ({found.states} states set back). Of "
+        "one row's term, control variates of state and action remove at most the action's share. "
+        f"An estimate has {number(found.along.value, 2)} times the variance of as many "
+        "uncorrelated rows."
     )
+
+
+def _part(found: Interval) -> str:
+    """A share of the variance; where its estimate came out below 0, its upper bound."""
+    if math.isnan(found.value):
+        return "-"
+    if found.value > 0:
+        return share(found.value)
+    return f"<{100 * found.high:.1f}%" if found.high >= 0.0005 else "<0.1%"
 
 
 def print_table(table: Measurements) -> None:
