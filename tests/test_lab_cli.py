@@ -10,6 +10,7 @@ import shlex
 import shutil
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from test_variance_cli import strict
 
@@ -74,6 +75,7 @@ def test_a_run_is_measured_as_it_was_in_training(run, tmp_path, capsys):
     report = (folder / "report.html").read_text()
     for row in table["rows"]:
         assert row["label"] in report
+    assert "removed by the best baseline of the state" in report
 
 
 def test_along_a_run(run, tmp_path, capsys):
@@ -135,9 +137,12 @@ def test_a_fit_that_is_dead_takes_no_column_away(capsys, monkeypatch, tmp_path):
 
 
 def test_from_python(run):
+    torch.set_num_threads(2)
     table = rlgrad.variance(
         run=run, estimators=["relax"], states=1100, fit_states=1100, train_steps=2, split_states=0
     )
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
     assert isinstance(table, rlgrad.VarianceTable)
     assert strict(json.dumps(table.to_dict(), allow_nan=False))["seed"] == 1000
     assert table.plot().axes
@@ -168,6 +173,7 @@ def test_from_python(run):
         ("CartPole-v1 --run nowhere", "nowhere is no run directory"),
         ("CartPole-v1 --checkpoint nowhere", "nowhere: no such checkpoint file"),
         ("CartPole-v1 --checkpoint {loose}", "lies in no run"),
+        ("{run}", "is a run, not an environment; give it with run= or --run"),
         ("Acrobot-v1 --run {run}", "is of CartPole-v1, not of Acrobot-v1"),
         ("--run {run} --agent relax", "leave --agent out"),
         ("--run {run} --seed 5", "has no seed 5; it has 1000, 1001"),
