@@ -118,7 +118,12 @@ def test_numbers_say_what_is_known():
     assert printing.span(outside) == "1.000-1.001"
     assert printing.span(Interval(1e-5, 0.9e-5, 1.23e-5)) == "9e-6-1.2e-5"
     assert [printing.rough(x) for x in (1234.0, 12.34, 0.1234)] == ["1200", "12", "0.12"]
-    assert [printing.share(x) for x in (None, 1e-6, 0.1234, 11)] == ["-", "<0.1%", "12.3%", ">999%"]
+    assert [printing.share(x) for x in (None, 1e-6, 0.1234, 11.0)] == [
+        "-",
+        "<0.1%",
+        "12.3%",
+        ">999%",
+    ]
     assert [printing.statistic(z) for z in (None, 1.23, 1e6, -1e6)] == ["-", "1.2", ">999", "<-999"]
 
 
@@ -131,6 +136,7 @@ def test_a_fit_that_is_dead_takes_no_column_away(capsys, monkeypatch, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     head = next(line for line in lines if line.startswith("estimator"))
     assert " ".join(head.split()) == "estimator fit bias z ratio 95 % SNR cos µs x time"
+    assert "the fits of all-action trained" in " ".join(" ".join(lines).split())
     (dead,) = [line for line in lines if line.startswith("*all-action ")]
     assert ">999" in dead.split()
     assert "…" not in "".join(lines)

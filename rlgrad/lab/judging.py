@@ -39,6 +39,7 @@ class Judged:
     """Times a reference of length 1: the mean cosine of batches to it."""
     seconds: float
     bias: Bias | None
+    improved: bool
 
     @property
     def variance(self) -> float:
@@ -82,6 +83,7 @@ class Judge:
         return Judged(
             each.member, each.estimator.traits.unbiased, variances,
             gathered.directions / max(gathered.batches, 1), each.seconds, self.bias(each),
+            each.improved,
         )  # fmt: skip
 
     def bias(self, each: Measured) -> Bias | None:
@@ -142,6 +144,7 @@ class Judge:
             member.variant,
             member.options,
             member.trained,
+            each.improved,
             each.unbiased,
             None if bias is None else bias.norm,
             bias.norm / norm if bias is not None and known else None,

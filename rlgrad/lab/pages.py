@@ -54,6 +54,8 @@ def page(table: Measurements) -> Page:
     rows = [[f"{mark(table, r)}{r.label}".strip(), *cells(r, False)] for r in table.rows]
     marked = [i for i, row in enumerate(table.rows) if row is best]
     built.table(["estimator", *TITLES[1:]], rows, legend(table), marked)
+    if table.dead:
+        built.note(table.dead, "warning")
     for name, figure in pictures.figures(table).items():
         built.figure(name, figure, _CAPTIONS[name])
     if table.refused:

@@ -154,6 +154,8 @@ def print_table(table: Measurements) -> None:
     console.print(shown)
     for refused in table.refused:
         console.print(f" {refused.estimator}: {refused.reason}", markup=False)
+    if table.dead:
+        console.print(f"\nnote: {table.dead}", markup=False)
     console.print(f"\n{parts(table)}", markup=False)
     console.print(f"\n{FIT}\n{legend(table)}", markup=False)
 

@@ -22,6 +22,8 @@ class Row:
     options: dict[str, Any]
     trained: bool | None
     """None: it has nothing to train."""
+    improved: bool
+    """Whether each fit that it rests on became better than its initial parameters."""
     unbiased: bool
     """As declared."""
     bias: float | None
@@ -121,6 +123,15 @@ class Measurements:
         """The unbiased estimator of least variance."""
         able = (row for row in self.rows if row.unbiased and not row.found_biased)
         return min(able, key=lambda row: row.variance.value, default=None)
+
+    @property
+    def dead(self) -> str:
+        """What is to be said of fits that did not improve on their start; empty without any."""
+        names = ", ".join(row.label for row in self.rows if not row.improved)
+        return names and (
+            f"the fits of {names} did not improve on their initial parameters on the held-out "
+            "lanes, so these rows say little"
+        )
 
     @property
     def baseline(self) -> Row:
