@@ -152,6 +152,7 @@ def test_from_python(run):
     assert isinstance(table, rlgrad.VarianceTable)
     assert strict(json.dumps(table.to_dict(), allow_nan=False))["seed"] == 1000
     assert table.plot().axes
+    assert table.html().startswith("<!")
     html = table._repr_html_()
     assert html.count("<tr>") == len(table.rows) + 1
     problem = rlgrad.variance("bandit", "relax,reinforce", draws=100, train_steps=1)
