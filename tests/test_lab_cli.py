@@ -72,6 +72,7 @@ def test_a_run_is_measured_as_it_was_in_training(run, tmp_path, capsys):
     found = tags(folder)
     assert ("variance/relax-trained/ratio", 768) in found
     assert ("variance/variance", 768) in found  # the picture
+    assert ("variance/split/action", 768) in found
     report = (folder / "report.html").read_text()
     for row in table["rows"]:
         assert row["label"] in report
