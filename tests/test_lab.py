@@ -26,7 +26,7 @@ from rlgrad.lab.entry import variance
 from rlgrad.lab.fitting import fit_critic
 from rlgrad.lab.freeze import fresh
 from rlgrad.lab.members import BASELINE, members, refusal
-from rlgrad.lab.moments import Gatherer, Moments, bias_of
+from rlgrad.lab.moments import LARGEST, LUCK, Gatherer, Moments, bias_of, found_from, student
 from rlgrad.lab.sampling import gather, split
 
 SMALL = {"states": 2048, "fit_states": 2048, "split_states": 0, "critic_steps": 20}
@@ -196,6 +196,29 @@ def test_a_bias_is_found_and_its_norm_is_right():
 def test_differences_of_rounding_are_none():
     found = bias_of(1e-7 * torch.ones(64, 10), 1.0)
     assert (found.norm, found.z) == (0.0, 0.0)
+
+
+def test_a_bias_without_noise_is_large_and_finite():
+    same = torch.ones(32, 10)
+    assert bias_of(same, 1.0).z == LARGEST
+    assert bias_of(same + 1e-7 * torch.randn(32, 10, generator=seeded(0)), 1.0).z == LARGEST
+
+
+@pytest.mark.parametrize(
+    ("freedom", "chance", "t"),
+    [(2, 0.01, 0.98 / math.sqrt(2 * 0.01 * 0.99)), (15, 0.0005, 4.0728), (10**6, 0.025, 1.95997)],
+)
+def test_quantiles_of_student(freedom, chance, t):
+    # At 2 degrees a closed form, (1 - 2 p) / sqrt(2 p (1 - p)); else from tables.
+    assert student(freedom, chance) == pytest.approx(t, rel=1e-4)
+
+
+def test_few_lanes_take_a_larger_z():
+    # P(T > t) at 3 degrees: 1/2 - (atan(x) + x / (1 + x^2)) / pi with x = t / sqrt(3).
+    x = found_from(8) / math.sqrt(3)
+    chance = 0.5 - (math.atan(x) + x / (1 + x * x)) / math.pi
+    assert 2 * chance == pytest.approx(LUCK, rel=1e-3)
+    assert found_from(8) > found_from(32) > found_from(512) > 4.9
 
 
 # ------------------------------------------------------------------------------------- tables

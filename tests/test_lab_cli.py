@@ -10,12 +10,14 @@ import shlex
 import shutil
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from test_variance_cli import strict
 
 import rlgrad
+from rlgrad.bootstrap import Interval
 from rlgrad.cli import main
-from rlgrad.lab import sampling
+from rlgrad.lab import printing, sampling
 
 QUICK = (
     "--states", "1100", "--fit-states", "1100", "--train-steps", "3", "--split-states", "2",
@@ -70,9 +72,11 @@ def test_a_run_is_measured_as_it_was_in_training(run, tmp_path, capsys):
     found = tags(folder)
     assert ("variance/relax-trained/ratio", 768) in found
     assert ("variance/variance", 768) in found  # the picture
+    assert ("variance/split/action", 768) in found
     report = (folder / "report.html").read_text()
     for row in table["rows"]:
         assert row["label"] in report
+    assert "removed by the best baseline of the state" in report
 
 
 def test_along_a_run(run, tmp_path, capsys):
@@ -109,13 +113,47 @@ def test_the_table_fits_the_terminal(columns, capsys, monkeypatch, tmp_path):
     assert {path.name for path in folders[0].iterdir()} >= FILES
 
 
+def test_numbers_say_what_is_known():
+    inside, outside = Interval(1.0, 0.9996, 1.0004), Interval(1.0, 1.0002, 1.0004)
+    assert printing.span(inside) == "0.999-1.001"
+    assert printing.span(outside) == "1.000-1.001"
+    assert printing.span(Interval(1e-5, 0.9e-5, 1.23e-5)) == "9e-6-1.2e-5"
+    assert [printing.rough(x) for x in (1234.0, 12.34, 0.1234)] == ["1200", "12", "0.12"]
+    assert [printing.share(x) for x in (None, 1e-6, 0.1234, 11.0)] == [
+        "-",
+        "<0.1%",
+        "12.3%",
+        ">999%",
+    ]
+    assert [printing.statistic(z) for z in (None, 1.23, 1e6, -1e6)] == ["-", "1.2", ">999", "<-999"]
+
+
+def test_a_fit_that_is_dead_takes_no_column_away(capsys, monkeypatch, tmp_path):
+    # Q stays at its start, where all-action is 0 in every lane: a bias without any spread.
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    names = "all-action,relax-linear"
+    assert main(["variance", "FrozenLake-v1", "--estimators", names, *QUICK]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    head = next(line for line in lines if line.startswith("estimator"))
+    assert " ".join(head.split()) == "estimator fit bias z ratio 95 % SNR cos µs x time"
+    assert "the fits of all-action trained" in " ".join(" ".join(lines).split())
+    (dead,) = [line for line in lines if line.startswith("*all-action ")]
+    assert ">999" in dead.split()
+    assert "…" not in "".join(lines)
+
+
 def test_from_python(run):
+    torch.set_num_threads(2)
     table = rlgrad.variance(
         run=run, estimators=["relax"], states=1100, fit_states=1100, train_steps=2, split_states=0
     )
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
     assert isinstance(table, rlgrad.VarianceTable)
     assert strict(json.dumps(table.to_dict(), allow_nan=False))["seed"] == 1000
     assert table.plot().axes
+    assert table.html().startswith("<!")
     html = table._repr_html_()
     assert html.count("<tr>") == len(table.rows) + 1
     problem = rlgrad.variance("bandit", "relax,reinforce", draws=100, train_steps=1)
@@ -143,6 +181,7 @@ def test_from_python(run):
         ("CartPole-v1 --run nowhere", "nowhere is no run directory"),
         ("CartPole-v1 --checkpoint nowhere", "nowhere: no such checkpoint file"),
         ("CartPole-v1 --checkpoint {loose}", "lies in no run"),
+        ("{run}", "is a run, not an environment; give it with run= or --run"),
         ("Acrobot-v1 --run {run}", "is of CartPole-v1, not of Acrobot-v1"),
         ("--run {run} --agent relax", "leave --agent out"),
         ("--run {run} --seed 5", "has no seed 5; it has 1000, 1001"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,18 @@ def _silent(line: str) -> None:
     return None
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For small tensors, where a second thread only waits; then as many as before."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 def variance(
     target: str | None = None,
     estimators: str | Sequence[str] = "all",
@@ -64,7 +77,6 @@ def variance(
     Raises:
         UsageError: for bad input.
     """
-    torch.set_num_threads(1)  # small tensors: a second thread only waits
     names = estimators.split(",") if isinstance(estimators, str) else list(estimators)
     chosen = None if names == ["all"] else [name.strip() for name in names]
     stored = run is not None or checkpoint is not None
@@ -97,6 +109,8 @@ def variance(
 
 def _check_known(target: str, env_modules: Sequence[str]) -> None:
     """Refuse what is neither a problem nor an environment."""
+    if (Path(target) / "card.toml").is_file():
+        raise UsageError(f"{target} is a run, not an environment; give it with run= or --run")
     for module in env_modules:
         import_module(module)
     try:

@@ -51,18 +51,22 @@ def _best(
     steps: int,
     step: Callable[[int], None],
     judge: Callable[[], float],
-    progress: Callable[[], None] = lambda: None,
-) -> None:
-    """Take steps; leave the module as it was when it was judged best, which may be at the start."""
-    best, kept = judge(), copy.deepcopy(module.state_dict())
+) -> bool:
+    """Take steps; leave the module as it was when it was judged best.
+
+    Returns:
+        Whether that was not at the start.
+    """
+    start = best = judge()
+    kept = copy.deepcopy(module.state_dict())
     for i in range(steps):
         step(i)
         if (i + 1) % max(1, steps // CHECKS) == 0 or i + 1 == steps:
-            progress()
             now = judge()
             if now < best:
                 best, kept = now, copy.deepcopy(module.state_dict())
     module.load_state_dict(kept)
+    return best < start
 
 
 def _regressed(critic: Critic, x: Tensor, goal: Tensor, i: int, steps: int, index: Tensor) -> None:
@@ -96,8 +100,12 @@ def fit_critic(frozen: Frozen, sample: Sample, seed: int, steps: int = CRITIC_ST
 
 def fit_action_critic(
     frozen: Frozen, data: Data, held_out: Data, seed: int, steps: int = STEPS
-) -> None:
-    """Learn Q(observation, relaxed action) of the credit, as agents with an action critic do."""
+) -> bool:
+    """Learn Q(observation, relaxed action) of the credit, as agents with an action critic do.
+
+    Returns:
+        Whether it became better than its initial parameters on the held-out lanes.
+    """
     inputs, size = chosen_actions(data), data.size
     with seeded(seed):
         critic = Critic(inputs.shape[-1], frozen.config, 1)
@@ -108,11 +116,12 @@ def fit_action_critic(
         with torch.no_grad():
             return float((critic(new) - held_out.credit / size).square().mean())
 
-    _best(
+    improved = _best(
         critic, steps, lambda i: _regressed(critic, inputs, goal, i, steps, batches[i]), judge
     )  # fmt: skip
     critic.network.rescale(torch.full((1, 1), size))
     frozen.learner.action_critic = critic
+    return improved
 
 
 def squared_norm(data: Data, u: Tensor, objective: str) -> float:
@@ -141,8 +150,7 @@ def fit(
     objective: str,
     seed: int,
     steps: int = STEPS,
-    progress: Callable[[], None] = lambda: None,
-) -> None:
+) -> bool:
     """Train an estimator's own parameters, then fit its running statistics.
 
     Args:
@@ -152,8 +160,12 @@ def fit(
         objective: "logits", "environment" or "batch": whose squared norm is descended.
         seed: of the order of batches.
         steps: of Adam.
-        progress: called from time to time.
+
+    Returns:
+        False where parameters were trained and none were better than the initial ones on the
+        held-out lanes.
     """
+    improved = True
     parameters = list(estimator.parameters())
     by_row = objective == "logits" or not estimator.descends_variance
     count = len(data.column) if by_row else data.columns
@@ -169,12 +181,13 @@ def fit(
             for each, gradient, adam in zip(parameters, gradients, adams, strict=True):
                 adam.step(each.detach(), gradient, _rate(i, steps))
 
-        _best(estimator, steps, step, lambda: judged(estimator, held_out, objective), progress)
+        improved = _best(estimator, steps, step, lambda: judged(estimator, held_out, objective))
     if type(estimator).observe is not Estimator.observe:
         rows = len(data.column)
         for index in _batches(rows, -(-rows // OBSERVED), OBSERVED, seed + 1):
             part = data.rows(index)
             estimator.observe(part.draw, part.credit, context=part.x)
+    return improved
 
 
 def _given(estimator: Estimator, part: Data, objective: str) -> dict[str, Any]:

@@ -149,6 +149,11 @@ def stored(
     for module in env_modules:
         import_module(module)
     require_modules(run, env_modules)
+    if run.peer is not None:
+        raise UsageError(
+            f"{run.path} is of the peer {run.agent}, and peers have no learner of rlgrad; measure "
+            "a run of one of rlgrad's agents (rlgrad list agents)"
+        )
     config = dataclasses.replace(run.config, **chosen_signal(signal))
     learner, seed = load_learner(run, seed, checkpoint)
     has_critic = learner.critic is not None

@@ -17,7 +17,7 @@ from rlgrad.errors import UsageError
 from rlgrad.lab.freeze import Frozen
 from rlgrad.lab.measuring import LONGER, REFERENCE, Lab, Measured, Progress, Settings
 from rlgrad.lab.members import BASELINE, SCORES, Member, members
-from rlgrad.lab.moments import Bias, Floats, Moments, bias_of
+from rlgrad.lab.moments import Bias, Floats, Moments, bias_of, found_from
 from rlgrad.lab.results import VarianceTable
 from rlgrad.lab.rows import Reference, Row
 from rlgrad.lab.split import split
@@ -39,6 +39,7 @@ class Judged:
     """Times a reference of length 1: the mean cosine of batches to it."""
     seconds: float
     bias: Bias | None
+    improved: bool
 
     @property
     def variance(self) -> float:
@@ -60,7 +61,8 @@ class Judge:
 
     def __init__(self, lab: Lab) -> None:
         self.lab, frozen = lab, lab.frozen
-        self.weight = counted(int(lab.unit.max()) + 1, RESAMPLES, 0)
+        units = int(lab.unit.max()) + 1
+        self.weight, self.found_from = counted(units, RESAMPLES, 0), found_from(units)
         self.pull = lab.pull_seconds()
         self.exact = exact_gradient(frozen.learner, frozen.env, frozen.config, lab.shares)
         self.baseline: Measured | None = None
@@ -81,6 +83,7 @@ class Judge:
         return Judged(
             each.member, each.estimator.traits.unbiased, variances,
             gathered.directions / max(gathered.batches, 1), each.seconds, self.bias(each),
+            each.improved,
         )  # fmt: skip
 
     def bias(self, each: Measured) -> Bias | None:
@@ -141,10 +144,12 @@ class Judge:
             member.variant,
             member.options,
             member.trained,
+            each.improved,
             each.unbiased,
             None if bias is None else bias.norm,
             bias.norm / norm if bias is not None and known else None,
             None if bias is None else bias.z,
+            bias is not None and bias.z > self.found_from,
             variance,
             tuple(intervals(each.variances)),
             ratio,
@@ -213,6 +218,7 @@ def judged(
         rows_per_estimate=lab.data.mean_rows,
         batch=frozen.config.num_envs,
         reference=reference,
+        found_from=judge.found_from,
         layer_names=layer_names(frozen),
         rows=sorted(rows, key=lambda row: row.variance.value),
         refused=refused,

@@ -53,6 +53,8 @@ class Measured:
     gathered: Gatherer
     seconds: float
     """CPU time of its gradients at the logits."""
+    improved: bool
+    """Whether each fit that it rests on left its initial parameters behind."""
 
 
 Progress = Callable[[str], None]
@@ -83,6 +85,7 @@ class Lab:
         progress("gathering what is measured on")
         self.data = self.fresh(MEASURE, settings.states)
         self.unit = units(self.data.lane)
+        self._good_q = True
 
     def _noise(self, part: int) -> int:
         return derive(self.seeds[part], Purpose.RELAXATION) >> 1
@@ -92,26 +95,29 @@ class Lab:
         sample = gather(self.frozen, states, self.seeds[part], self.mean_length)
         return prepared(self.frozen, sample, self._noise(part))
 
-    def built(self, member: Member) -> Estimator:
-        """An estimator, fitted where its row says so."""
+    def built(self, member: Member) -> tuple[Estimator, bool]:
+        """(an estimator, fitted where its row says so; whether its fits improved anything)."""
         estimator = member.made(self.frozen, self.part.size)
         needs_q = estimator.traits.differentiable and self.frozen.learner.action_critic is None
         if needs_q:
             self.progress("fitting a critic of actions")
             steps, seed = self.settings.critic_steps // 4, self.seeds[FIT]
-            fit_action_critic(self.frozen, self.part, self.held_out, seed, steps)
+            self._good_q = fit_action_critic(self.frozen, self.part, self.held_out, seed, steps)
+        improved = self._good_q or not estimator.traits.differentiable
         if member.trained is not False:
             self.progress(f"fitting {member.label}")
             steps = self.settings.train_steps
-            fit(estimator, self.part, self.held_out, self.objective, self.seeds[FIT], steps)
-        return estimator
+            seed = self.seeds[FIT]
+            fitted = fit(estimator, self.part, self.held_out, self.objective, seed, steps)
+            improved = improved and fitted
+        return estimator, improved
 
     def measured(self, member: Member) -> Measured:
         """All that is gathered of a row's estimates."""
-        estimator = self.built(member)
+        estimator, improved = self.built(member)
         self.progress(f"measuring {member.label}")
         gathered, seconds = self.gathered(estimator, self.data)
-        return Measured(member, estimator, gathered, seconds)
+        return Measured(member, estimator, gathered, seconds, improved)
 
     def gathered(self, estimator: Estimator, data: Data) -> tuple[Gatherer, float]:
         """(sums over the estimates of some data, CPU seconds of the gradients at the logits)."""

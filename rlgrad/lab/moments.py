@@ -22,6 +22,8 @@ from rlgrad.estimators.networks import SeedMLP
 Floats = NDArray[np.float64]
 UNITS = 512  # independent units at most; further lanes share one
 ROUNDING = 1e-5  # of the gradients' size: differences that are of float32's rounding
+LARGEST = 1e6  # of a t statistic: a smaller spread around its mean is float32's rounding
+LUCK = 1e-6  # chance, per row, that a bias is found where there is none
 
 
 def layer_slices(network: SeedMLP) -> list[slice]:
@@ -125,6 +127,7 @@ class Bias:
     norm: float
     """sqrt of the unbiased estimate of its square; 0 where that is below 0."""
     z: float
+    """Split-half t statistic, see ``bias_of``."""
 
 
 def bias_of(difference: Float[Tensor, "U P"], size: float) -> Bias:
@@ -153,5 +156,34 @@ def bias_of(difference: Float[Tensor, "U P"], size: float) -> Bias:
 
 
 def _t(numbers: Floats) -> float:
-    error = numbers.std(ddof=1) / math.sqrt(len(numbers))
-    return float(numbers.mean() / error) if error > 0 else 0.0
+    """Mean over its standard error, at most ``LARGEST``."""
+    error, mean = numbers.std(ddof=1) / math.sqrt(len(numbers)), float(numbers.mean())
+    if abs(mean) >= LARGEST * error:
+        return math.copysign(LARGEST, mean) if mean else 0.0
+    return mean / float(error)
+
+
+def found_from(count: int) -> float:
+    """Least z of ``bias_of`` at which a bias counts as found: by luck once in 10^6 rows.
+
+    Args:
+        count: of independent differences; the smaller half has half of them, rounded down.
+    """
+    return student(max(count // 2 - 1, 1), LUCK / 2)
+
+
+def student(freedom: int, chance: float) -> float:
+    """Upper quantile t of Student's distribution, P(T > t) = chance.
+
+    With T = sqrt(freedom) tan(angle) the angle's density is cos(angle)^(freedom - 1), up to a
+    factor; it is summed over a grid.
+
+    Args:
+        freedom: degrees of it.
+        chance: below 1/2; at 1 or 2 degrees no smaller than 1e-4, for the grid's sake.
+    """
+    angle = np.linspace(math.pi / 2, 0, 200_001)
+    density = np.cos(angle) ** (freedom - 1)
+    tail = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    found = np.interp(chance, tail / (2 * tail[-1]), angle)
+    return math.sqrt(freedom) * math.tan(float(found))

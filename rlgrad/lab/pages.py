@@ -6,16 +6,29 @@ from html import escape
 from typing import Any
 
 from rlgrad.lab import pictures
-from rlgrad.lab.printing import LEGEND, TITLES, cells, heading, mark, parts
+from rlgrad.lab.printing import TITLES, cells, heading, legend, mark, parts
 from rlgrad.lab.rows import Measurements
+from rlgrad.lab.split_result import Split
 from rlgrad.page import Page
 
+_ENDS = ("value", "from", "to (95 %)")
 _CAPTIONS = {
     "variance": "Total variance of one estimate relative to reinforce, with 95 % intervals from "
     "resampling the same lanes for both. Left is less noise; hollow is biased.",
     "along": "The same at each measured checkpoint.",
-    "split": "Which randomness the variance of one row's term comes from. Baselines and control "
-    "variates can take away the action's share and nothing else.",
+    "split": "Which randomness the variance of one row's term comes from. Of one row's term, "
+    "control variates of state and action remove at most the action's share.",
+}
+
+
+_SPLIT = {
+    "action": "of the action, given the state",
+    "trajectory": "of what follows, given state and action",
+    "state": "between states",
+    "critic": "removed by the critic already, of the variance without it",
+    "value_baseline": "removed by the mean credit of each state as a baseline",
+    "baseline": "removed by the best baseline of the state",
+    "per_logit_baseline": "removed by the best baselines of the state, one per logit",
 }
 
 
@@ -40,7 +53,9 @@ def page(table: Measurements) -> Page:
     built.section("Estimators", "\n".join(lines[1:]))
     rows = [[f"{mark(table, r)}{r.label}".strip(), *cells(r, False)] for r in table.rows]
     marked = [i for i, row in enumerate(table.rows) if row is best]
-    built.table(["estimator", *TITLES[1:]], rows, LEGEND.strip(), marked)
+    built.table(["estimator", *TITLES[1:]], rows, legend(table), marked)
+    if table.dead:
+        built.note(table.dead, "warning")
     for name, figure in pictures.figures(table).items():
         built.figure(name, figure, _CAPTIONS[name])
     if table.refused:
@@ -50,7 +65,16 @@ def page(table: Measurements) -> Page:
     layers = [[r.label, *(x.value for x in r.layers)] for r in table.rows]
     built.table(["estimator", *table.layer_names], layers)
     built.section("Where the variance comes from", parts(table))
+    if table.split is not None:
+        built.table(["share of the variance of one row's term", *_ENDS], split_rows(table.split))
     return built
+
+
+def split_rows(found: Split) -> list[list[Any]]:
+    """The parts of the variance and what baselines remove of it, with 95 % bounds."""
+    rows: list[list[Any]] = [[text, *getattr(found, name).share] for name, text in _SPLIT.items()]
+    along = "not a share: variance of an estimate / that of as many uncorrelated rows"
+    return [*rows, [along, *found.along]]
 
 
 def csv_rows(table: Measurements) -> list[dict[str, Any]]:

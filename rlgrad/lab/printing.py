@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from rich.console import Console
 from rich.table import Table
 
 from rlgrad.bootstrap import Interval
-from rlgrad.lab.rows import FOUND, Measurements, Row
+from rlgrad.lab.rows import Measurements, Row
 
 WIDE = 100  # columns of a terminal from which variances stand beside their ratios
-LEGEND = f"""
-fit: whether its own parameters were trained
-bias: |mean - reference| / |reference|; z: the same in standard errors
+FIT = "fit: whether its own parameters were trained"
+LEGEND = """bias: |mean - reference| / |reference|; - where |z| < {clear:g}, which is noise
+z: t statistic of the bias, one half of the lanes giving the direction for the other
 ratio: variance / that of reinforce, with 95 % bounds on the same lanes
 SNR: |reference|^2 / variance of one estimate
 cos: of an update's gradient to the reference; µs: CPU time per estimate
 x time: variance x time / that of reinforce
 > least variance of the unbiased; * declared biased
-! declared unbiased, and z above {FOUND:g}"""
+! declared unbiased, and z above {found:.2g}"""
+CLEAR = 2.0  # |z| below which a bias is noise
+
+
+def legend(table: Measurements) -> str:
+    """What the columns say."""
+    return LEGEND.format(clear=CLEAR, found=table.found_from)
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -29,14 +36,33 @@ def number(value: float | None, digits: int = 3) -> str:
     return re.sub(r"e([+-])0", r"e\1", f"{value:.{digits}g}")
 
 
+def rough(value: float) -> str:
+    """Two significant digits."""
+    return number(float(f"{value:.2g}"), 6)
+
+
 def share(value: float | None) -> str:
     """Per cent; None as a dash."""
-    return "-" if value is None else f"{100 * value:.1f}%" if value < 10 else ">999%"
+    if value is None:
+        return "-"
+    if value < 0.0005:
+        return "<0.1%"
+    return f"{100 * value:.1f}%" if value < 10 else ">999%"
 
 
 def span(found: Interval) -> str:
-    """Bounds of an interval."""
-    return f"{number(found.low, 2)}-{number(found.high, 2)}"
+    """Bounds, rounded outwards: 1 is between those shown if it is between those found."""
+    low, high = (round(1000 * x, 3) for x in (found.low, found.high))
+    near = 100 <= low <= high < 10_000
+    shown = (f"{math.floor(low) / 1000:.3f}", f"{math.ceil(high) / 1000:.3f}")
+    return "-".join(shown if near else (rough(found.low), rough(found.high)))
+
+
+def statistic(z: float | None) -> str:
+    """A z; None as a dash."""
+    if z is None:
+        return "-"
+    return f"{z:.1f}" if abs(z) < 999 else ">999" if z > 0 else "<-999"
 
 
 def mark(table: Measurements, row: Row) -> str:
@@ -70,12 +96,12 @@ def heading(table: Measurements) -> list[str]:
 
 def cells(row: Row, fitted: bool = True) -> list[str]:
     """Numbers of a row in the order of ``TITLES``."""
-    z = "-" if row.z is None else f"{row.z:.1f}"
+    clear = row.z is not None and abs(row.z) >= CLEAR
     fit = {None: "-", True: "yes", False: "no"}[row.trained]
     return [
-        *([fit] if fitted else []), share(row.bias_relative), z, number(row.ratio.value),
-        span(row.ratio), number(row.signal_to_noise), number(row.cosine, 2),
-        number(row.microseconds), number(row.cost),
+        *([fit] if fitted else []), share(row.bias_relative if clear else None),
+        statistic(row.z), number(row.ratio.value), span(row.ratio), number(row.signal_to_noise),
+        number(row.cosine, 2), rough(row.microseconds), rough(row.cost),
     ]  # fmt: skip
 
 
@@ -90,11 +116,22 @@ def parts(table: Measurements) -> str:
     named = {
         "action": found.action, "trajectory": found.trajectory, "state": found.state,
     }  # fmt: skip
-    each = ", ".join(f"{name} {share(max(p.share.value, 0.0))}" for name, p in named.items())
+    each = ", ".join(f"{name} {_part(p.share)}" for name, p in named.items())
     return (
-        f"variance of one row's term, by what varies: {each} ({found.states} states set back; "
-        "only the action's share is open to baselines and control variates)"
+        f"variance of one row's term, by what varies: {each} ({found.states} states set back). Of "
+        "one row's term, control variates of state and action remove at most the action's share. "
+        f"An estimate has {number(found.along.value, 2)} times the variance of as many "
+        "uncorrelated rows."
     )
+
+
+def _part(found: Interval) -> str:
+    """A share of the variance; where its estimate came out below 0, its upper bound."""
+    if math.isnan(found.value):
+        return "-"
+    if found.value > 0:
+        return share(found.value)
+    return f"<{100 * found.high:.1f}%" if found.high >= 0.0005 else "<0.1%"
 
 
 def print_table(table: Measurements) -> None:
@@ -105,7 +142,7 @@ def print_table(table: Measurements) -> None:
     console.print()
     wide = console.width >= WIDE
     shown = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    shown.add_column("estimator", overflow="fold", min_width=min(22, console.width // 4))
+    shown.add_column("estimator", overflow="fold", min_width=12)
     for title in (*TITLES, *(["var"] if wide else [])):
         shown.add_column(title, justify="right", no_wrap=True)
     for row in table.rows:
@@ -117,8 +154,10 @@ def print_table(table: Measurements) -> None:
     console.print(shown)
     for refused in table.refused:
         console.print(f" {refused.estimator}: {refused.reason}", markup=False)
+    if table.dead:
+        console.print(f"\nnote: {table.dead}", markup=False)
     console.print(f"\n{parts(table)}", markup=False)
-    console.print(LEGEND, markup=False)
+    console.print(f"\n{FIT}\n{legend(table)}", markup=False)
 
 
 def print_history(table: Measurements) -> None:

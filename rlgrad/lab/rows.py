@@ -11,9 +11,6 @@ from rlgrad.lab.members import BASELINE, Refusal
 from rlgrad.lab.split_result import Split
 from rlgrad.output import plain
 
-FOUND = 5.0
-"""z from which on a bias is taken as found: by luck once in 10^6 rows, see ``moments.bias_of``."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -25,6 +22,8 @@ class Row:
     options: dict[str, Any]
     trained: bool | None
     """None: it has nothing to train."""
+    improved: bool
+    """Whether each fit that it rests on became better than its initial parameters."""
     unbiased: bool
     """As declared."""
     bias: float | None
@@ -32,7 +31,9 @@ class Row:
     bias_relative: float | None
     """The same relative to the norm of the reference; None where that is not resolved."""
     z: float | None
-    """Of the bias, in standard errors; None where there is nothing to compare with."""
+    """Of the bias: split-half t statistic; None where there is nothing to compare with."""
+    found_biased: bool
+    """Whether z is above the table's ``found_from``: a bias was found, declared or not."""
     variance: Interval
     """Trace of the covariance of one estimate, with 95 % bounds."""
     layers: tuple[Interval, ...]
@@ -53,11 +54,6 @@ class Row:
         """The estimator with what tells its rows apart."""
         stage = {None: "", False: "untrained", True: "trained"}[self.trained]
         return " ".join(filter(None, [self.estimator, self.variant, stage]))
-
-    @property
-    def found_biased(self) -> bool:
-        """Whether a bias was found, declared or not."""
-        return self.z is not None and self.z > FOUND
 
 
 @dataclass(frozen=True)
@@ -107,6 +103,8 @@ class Measurements:
     batch: int
     """Estimates of one update, as the card says."""
     reference: Reference
+    found_from: float
+    """z above which a bias counts as found: without one, once in 10^6 rows."""
     layer_names: tuple[str, ...]
     rows: list[Row] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
@@ -127,6 +125,15 @@ class Measurements:
         return min(able, key=lambda row: row.variance.value, default=None)
 
     @property
+    def dead(self) -> str:
+        """What is to be said of fits that did not improve on their start; empty without any."""
+        names = ", ".join(row.label for row in self.rows if not row.improved)
+        return names and (
+            f"the fits of {names} did not improve on their initial parameters on the held-out "
+            "lanes, so these rows say little"
+        )
+
+    @property
     def baseline(self) -> Row:
         """What ratios are relative to."""
         return next(row for row in self.rows if row.estimator == BASELINE)
@@ -138,10 +145,7 @@ class Measurements:
             for each in dataclasses.fields(self)
             if each.name not in ("rows", "history", "split")
         }
-        rows = [
-            {"label": row.label, **dataclasses.asdict(row), "found_biased": row.found_biased}
-            for row in self.rows
-        ]
+        rows = [{"label": row.label, **dataclasses.asdict(row)} for row in self.rows]
         best = self.best.label if self.best else None
         parts = None if self.split is None else self.split.to_dict()
         history = [table.to_dict() for table in self.history]

@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rlgrad.bootstrap import Interval
 from rlgrad.card_files import EnvCard
 from rlgrad.config import Config
 from rlgrad.errors import UsageError
@@ -33,7 +34,7 @@ from rlgrad.estimators.networks import SeedMLP
 from rlgrad.lab.branches import Visits, branch, restorable, visit
 from rlgrad.lab.parts import Parts, mean_logit_gradient, parts_of
 from rlgrad.lab.process import frozen
-from rlgrad.lab.split_result import At, Interval, Part, Split
+from rlgrad.lab.split_result import At, Part, Split
 from rlgrad.learner import Learner
 from rlgrad.make import time_limit
 from rlgrad.pullback import parameter_gradients

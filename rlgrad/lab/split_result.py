@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
+
+from rlgrad.bootstrap import Interval
+from rlgrad.output import plain
 
 At = Literal["parameters", "logits"]
-
-
-class Interval(NamedTuple):
-    """An estimate and its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +60,5 @@ class Split:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers; what is not finite is None."""
-        return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
-
-
-def _plain(x: Any) -> Any:
-    if isinstance(x, Interval):
-        return {key: _plain(value) for key, value in x._asdict().items()}
-    if isinstance(x, dict):
-        return {key: _plain(value) for key, value in x.items()}
-    return None if isinstance(x, float) and not math.isfinite(x) else x
+        named: dict[str, Any] = plain(self)
+        return named

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -51,12 +52,22 @@ def scalars(row: Row) -> dict[str, float]:
     return {f"variance/{name}/{tag}": x for tag, x in numbers.items() if x is not None}
 
 
+def split_scalars(table: Measurements) -> dict[str, float]:
+    """TensorBoard tags of the variance's parts, as shares of it."""
+    if table.split is None:
+        return {}
+    names = ("action", "trajectory", "state", "baseline")
+    shares = {name: getattr(table.split, name).share.value for name in names}
+    return {f"variance/split/{name}": x for name, x in shares.items() if math.isfinite(x)}
+
+
 def _events(table: Measurements, pictures: dict[str, bytes]) -> dict[str, bytes]:
     """The event file, by the name that it got."""
     with tempfile.TemporaryDirectory() as folder:
         events = EventFile(Path(folder))
         for each in (*table.history, table):
-            events.scalars(each.step, {k: v for row in each.rows for k, v in scalars(row).items()})
+            of_rows = {k: v for row in each.rows for k, v in scalars(row).items()}
+            events.scalars(each.step, of_rows | split_scalars(each))
         for name, data in pictures.items():
             events.image(f"variance/{name}", data, table.step)
         events.close()
