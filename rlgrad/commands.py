@@ -158,13 +158,15 @@ class Variance:
             **{name: getattr(self, name) for name in names},
         )
         path = place(table.environment, self.output, self.log_dir)
-        write(table, path)
-        if self.json:
-            print(json.dumps(table.to_dict()))
-        else:
-            if table.history:
-                print_history(table)
-            print_table(table)
+        try:  # what was measured is shown even where it cannot be kept
+            path = write(table, path)
+        finally:
+            if self.json:
+                print(json.dumps(table.to_dict()))
+            else:
+                if table.history:
+                    print_history(table)
+                print_table(table)
         print(f"report       {path / 'report.html'}", file=sys.stderr)
         return 0
 

@@ -9,6 +9,7 @@ import io
 import math
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path, PurePosixPath
@@ -50,18 +51,6 @@ def _checked(names: Sequence[str]) -> None:
             raise UsageError(f"{shown(name)} is no name of a file inside a folder")
 
 
-def _check_replaceable(path: Path, names: Sequence[str]) -> None:
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise UsageError(f"{path} is a file; name a folder that is new")
-    there = (p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir())
-    if foreign := next((name for name in there if name not in names), None):
-        raise UsageError(
-            f"{path} holds {foreign}, which writing there would delete; name another folder"
-        )
-
-
 def _fill(folder: Path, files: Mapping[str, bytes]) -> None:
     folder.mkdir(parents=True)
     for name, data in files.items():
@@ -76,47 +65,28 @@ def _fill(folder: Path, files: Mapping[str, bytes]) -> None:
             _sync(path)
 
 
-def _swap(beside: Path, path: Path, old: Path) -> None:
-    """Put ``beside`` in the place of ``path``; a folder there goes only when that is done."""
-    if path.exists():
-        path.rename(old)
-    try:
-        beside.rename(path)
-    except OSError:
-        if old.exists():
-            old.rename(path)
-        raise
-    _sync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder whole or not at all: beside, synced, renamed.
-
-    An earlier folder of the same files is replaced; one that holds others is left alone.
+def new_folder(output: str | None, parent: Path) -> Path:
+    """Where a report will go, checked before the work that it tells of.
 
     Args:
-        path: of the folder.
-        files: contents by name, such as ``"report.html"`` or ``"plots/curves.png"``.
+        output: a folder that does not exist yet; None: one in ``parent``, named by the time.
+        parent: of the default.
 
     Raises:
-        UsageError: for a name that leaves the folder, a folder that holds other files, and
-            where the disk refuses.
+        UsageError: where ``output`` exists already, or nothing can be written there.
     """
-    _checked(list(files))
-    target = path.resolve()
-    _check_replaceable(target, list(files))
-    beside, old = (target.with_name(f".{target.name}.{os.getpid()}{end}") for end in ("", ".old"))
-    try:
-        _fill(beside, files)
-        _swap(beside, target, old)
-    except OSError as error:
-        raise _refused(path, error) from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    if output is not None and not output.strip():
+        raise UsageError(f"got --output {output!r}; expected a folder")
+    folder = parent / time.strftime("%Y-%m-%d_%H-%M-%S") if output is None else Path(output)
+    if output is not None and folder.exists():
+        raise UsageError(f"--output {output} exists; name a new folder")
+    there = next(above for above in folder.absolute().parents if above.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UsageError(f"nothing can be written to {there}; choose another place by --output")
+    return folder
 
 
-def write_fresh(path: Path, files: Mapping[str, bytes]) -> Path:
+def write_folder(path: Path, files: Mapping[str, bytes]) -> Path:
     """Write a folder that is new, whole or not at all; ``path_1`` and so on where it exists.
 
     Two processes that want the same name get two.

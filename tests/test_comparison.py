@@ -437,7 +437,7 @@ def test_a_seed_that_two_runs_hold_counts_once(found):
 
 @pytest.mark.slow
 def test_tensorboard_shows_agents_side_by_side(found, runs):
-    folder = destination(["CartPole-v1"], "", str(runs))
+    folder = destination(["CartPole-v1"], None, str(runs))
     write(found, folder)
     with serving(runs) as get:
         here = str(folder.relative_to(runs))

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from rlgrad.errors import UsageError
-from rlgrad.output import csv_text, plain, write_folder
+from rlgrad.output import csv_text, new_folder, plain, write_folder
 
 FILES = {"report.html": b"<p>", "plots/deep/a.png": b"\x89PNG"}
 
@@ -35,39 +35,37 @@ def test_a_folder_is_written_with_its_folders(tmp_path):
     assert [each.name for each in path.parent.iterdir()] == ["report"]
 
 
-def test_an_earlier_folder_of_the_same_files_is_replaced(tmp_path):
-    path = tmp_path / "report"
-    write_folder(path, FILES)
-    write_folder(path, {**FILES, "report.html": b"again"})
-    assert contents(path) == {**FILES, "report.html": b"again"}
-    assert [each.name for each in tmp_path.iterdir()] == ["report"]
+def test_a_name_that_is_taken_is_left_alone(tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "thesis.tex").write_text("years")
+    (tmp_path / "report_1").write_text("a file")
+    assert write_folder(tmp_path / "report", FILES) == tmp_path / "report_2"
+    assert contents(tmp_path / "report_2") == FILES
+    assert contents(tmp_path / "report") == {"thesis.tex": b"years"}
+    assert (tmp_path / "report_1").read_text() == "a file"
+    assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_link_is_followed(tmp_path):
-    (tmp_path / "disk").mkdir()
-    link = tmp_path / "report"
-    link.symlink_to(tmp_path / "disk")
-    write_folder(link, FILES)
-    assert link.is_symlink()
-    assert contents(tmp_path / "disk") == FILES
-
-
-def test_a_folder_with_other_files_is_left_alone(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years")
-    with pytest.raises(UsageError, match=r"holds thesis\.tex, .* name another folder"):
-        write_folder(tmp_path, FILES)
-    assert contents(tmp_path) == {"thesis.tex": b"years"}
-
-
-def test_a_file_is_no_folder(tmp_path):
+def test_below_a_file_there_is_no_folder(tmp_path):
     path = tmp_path / "report"
     path.write_text("mine")
-    with pytest.raises(UsageError, match="is a file; name a folder"):
-        write_folder(path, FILES)
     with pytest.raises(UsageError, match="cannot write"):
         write_folder(path / "inside", FILES)
     assert path.read_text() == "mine"
     assert [each.name for each in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_place_is_judged_before_the_work(tmp_path):
+    assert new_folder(str(tmp_path / "a" / "b"), tmp_path) == tmp_path / "a" / "b"
+    assert new_folder(None, tmp_path / "runs").parent == tmp_path / "runs"
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    for output, said in (
+        (" ", "expected a folder"), (str(tmp_path), "exists"),
+        (str(tmp_path / "file" / "report"), "nothing can be written to"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=said):
+            new_folder(output, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../a", "/a", "a/../b", "", "a//b", "./a", "a\\b", "a\0"])
@@ -77,14 +75,11 @@ def test_names_stay_inside(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_fails_on_the_way_leaves_the_old_folder(tmp_path):
-    path = tmp_path / "report"
-    write_folder(path, FILES)
+def test_what_fails_on_the_way_leaves_nothing(tmp_path):
     # A name longer than file systems take fails after the first file was written.
     with pytest.raises(UsageError, match=r"cannot write .*too long.* on a disk that has room"):
-        write_folder(path, {**FILES, "x" * 300: b""})
-    assert contents(path) == FILES
-    assert [each.name for each in tmp_path.iterdir()] == ["report"]
+        write_folder(tmp_path / "report", {**FILES, "x" * 300: b""})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_a_usage_error(tmp_path):

@@ -49,7 +49,7 @@ class Compare:
     """key:value pairs for the environment's constructor, such as map_name:8x8."""
     log_dir: str = "runs"
     """Where runs are kept and found."""
-    output: str = ""
+    output: str | None = None
     """Directory of the report. Default: LOG-DIR/compare/<environment>/<time>."""
     json: bool = False
     """Print the result as JSON on standard output."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +13,8 @@ from rlgrad.comparison.analysis import Summary
 from rlgrad.comparison.judgement import Judgement
 from rlgrad.comparison.records import Entry
 from rlgrad.comparison.report import page
-from rlgrad.errors import UsageError
 from rlgrad.log import EventFile
-from rlgrad.output import csv_text, write_fresh
+from rlgrad.output import csv_text, new_folder, write_folder
 from rlgrad.plots import png
 from rlgrad.stats import Interval
 
@@ -27,22 +24,15 @@ _CURVES = {
 }
 
 
-def destination(targets: Sequence[str], output: str, log_dir: str) -> Path:
-    """The folder of the report: new, in a place that can be written, before anything is trained.
+def destination(targets: Sequence[str], output: str | None, log_dir: str) -> Path:
+    """The folder of the report: a new one, in a place that can be written.
 
     Raises:
         UsageError: where ``output`` exists already, or nothing can be written there.
     """
     runs = any(Path(target).is_dir() for target in targets)
     name = "runs" if runs else "+".join(safe_name(target) for target in targets)
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    folder = Path(output) if output else Path(log_dir) / "compare" / safe_name(name) / stamp
-    if output and folder.exists():
-        raise UsageError(f"--output {output} exists; name a folder that does not, or remove it")
-    there = next(parent for parent in folder.absolute().parents if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UsageError(f"nothing can be written to {there}; choose another place by --output")
-    return folder
+    return new_folder(output, Path(log_dir) / "compare" / safe_name(name))
 
 
 def write(found: Judgement, folder: Path) -> Path:
@@ -64,7 +54,7 @@ def write(found: Judgement, folder: Path) -> Path:
         **{f"{name}.png": data for name, data in pictures.items()},
         **_events(found, pictures, str(folder)),
     }
-    return write_fresh(folder, files)
+    return write_folder(folder, files)
 
 
 def _flat_summaries(found: Judgement) -> list[dict[str, object]]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-import time
 from pathlib import Path
 
 from rlgrad.card_files import safe_name
-from rlgrad.errors import UsageError
 from rlgrad.lab.pages import csv_rows, page
 from rlgrad.lab.rows import Measurements, Row
 from rlgrad.log import EventFile
-from rlgrad.output import csv_text, write_folder
+from rlgrad.output import csv_text, new_folder, write_folder
 from rlgrad.plots import png
 
 
@@ -26,19 +24,9 @@ def place(environment: str, output: str | None, log_dir: str) -> Path:
         log_dir: of all runs.
 
     Raises:
-        UsageError: where there is something else already.
+        UsageError: where there is something else already, or nothing can be written.
     """
-    if output is None:
-        parent = Path(log_dir) / "variance" / safe_name(environment)
-        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-        names = (f"{stamp}_{i}" if i else stamp for i in range(1000))
-        return next(parent / name for name in names if not (parent / name).exists())
-    if not output.strip():
-        raise UsageError(f"got --output {output!r}; expected a folder")
-    path = Path(output)
-    if path.exists():
-        raise UsageError(f"--output {output} exists; name a new folder")
-    return path
+    return new_folder(output, Path(log_dir) / "variance" / safe_name(environment))
 
 
 def scalars(row: Row) -> dict[str, float]:
@@ -74,8 +62,11 @@ def _events(table: Measurements, pictures: dict[str, bytes]) -> dict[str, bytes]
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-def write(table: Measurements, path: Path) -> None:
+def write(table: Measurements, path: Path) -> Path:
     """Write the folder whole or not at all.
+
+    Returns:
+        The folder; with a number behind its name where another report had it already.
 
     Raises:
         UsageError: where it cannot be written.
@@ -89,4 +80,4 @@ def write(table: Measurements, path: Path) -> None:
         **{f"{name}.png": data for name, data in pictures.items()},
         **_events(table, pictures),
     }
-    write_folder(path, files)
+    return write_folder(path, files)
