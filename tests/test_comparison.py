@@ -185,6 +185,7 @@ def test_claims_need_no_scale_and_follow_the_scores(found):
     again = many(found, {"bad": -300.0, "good": -200.0}, solved_at=None)
     assert again.verdicts[0].startswith("good scores above bad (probability 1.00")
     assert "no difference shown" in many(found, {"a": 1.0, "b": 1.0}).verdicts[0]
+    assert "<iframe srcdoc=" in again._repr_html_()  # what a notebook shows
     flat = many(found, {"a": 0.0, "b": 0.0}, solved_at=None)
     assert flat.html()  # nothing is divided by nothing
 

@@ -56,6 +56,9 @@ def _events(table: Measurements, pictures: dict[str, bytes]) -> dict[str, bytes]
         for each in (*table.history, table):
             of_rows = {k: v for row in each.rows for k, v in scalars(row).items()}
             events.scalars(each.step, of_rows | split_scalars(each))
+        about = ("environment", "agent", "signal", "critic", "objective", "seed", "states", "lanes")
+        group = f"{table.environment} {table.checkpoint or 'initial parameters'}"
+        events.hparams(group, {key: getattr(table, key) for key in about})
         for name, data in pictures.items():
             events.image(f"variance/{name}", data, table.step)
         events.close()
