@@ -40,6 +40,8 @@ FORMS = {
     "linear, relaxed": ("relax", {"form": "relaxed"}),
     "linear, exact sum": ("relax", {"form": "exact-sum"}),
 }
+# The same for all, whatever their cards were tuned to.
+SETTINGS = {"learning_rate": 3e-3, "critic_learning_rate": 5e-3, "estimator_learning_rate": 3e-3}
 LAMBDAS = (0.8, 0.95, 1.0)
 AT = (0.02, 0.1, 0.25, 0.5, 1.0)  # shares of training at which policies are frozen
 
@@ -52,7 +54,7 @@ def interval(x: np.ndarray) -> list[float]:
 
 
 def train(env: str, agent: str, flags: dict, seeds: list[int], splits_too: bool) -> dict:
-    card = resolve(env, agent, None, {"total_timesteps": STEPS[env], **flags})
+    card = resolve(env, agent, None, {"total_timesteps": STEPS[env], **SETTINGS, **flags})
     trainer = Trainer(card, seeds, Options(quiet=True))
     batch = trainer.config.num_envs * trainer.length
     last = -(-STEPS[env] // batch)
