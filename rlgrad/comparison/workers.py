@@ -102,7 +102,7 @@ class Worker:
 
 @contextmanager
 def _termination() -> Iterator[None]:
-    """SIGTERM as KeyboardInterrupt, so that workers are not orphaned."""
+    """SIGINT and SIGTERM as KeyboardInterrupt, so that workers save and are not orphaned."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -110,11 +110,13 @@ def _termination() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    # SIGINT too: a shell that starts a job in the background has it ignored.
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def train_all(
