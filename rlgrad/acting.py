@@ -32,6 +32,8 @@ class Forward:
         self.layers: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = [
             (bias.numpy(), weight.numpy()) for bias, weight in network.layers(network.flat.detach())
         ]
+        bias, weight = self.layers[-1]  # without the padding, so that the outputs are contiguous
+        self.layers[-1] = bias[..., : network.outputs], weight[..., : network.outputs]
 
     def __call__(self, x: Float[np.ndarray, "S N inputs"]) -> Float[np.ndarray, "S N outputs"]:
         """Outputs of all learners."""
@@ -44,7 +46,7 @@ class Forward:
                 np.tanh(y, out=y) if self.network.tanh else np.maximum(y, 0, out=y)
             y = y @ weight
             y += bias
-        return y[..., : self.network.outputs]
+        return y
 
 
 class Actor:

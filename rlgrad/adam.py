@@ -7,9 +7,12 @@ a seed the same bits in any company are used (no pow).
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from rlgrad.estimators.arrays import native
 
 
 class SeedAdam(nn.Module):
@@ -46,9 +49,22 @@ class SeedAdam(nn.Module):
         step_size: Float[Tensor, "S 1"],
     ) -> None:
         """Move ``parameter`` against ``gradient``, each seed by its own step size."""
-        self.powers *= self.decays
-        left, right = (1 - self.powers).to(parameter).split(1, dim=1)
-        self.mean.lerp_(gradient, 1 - self.beta1)
-        self.square.mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
-        root = (self.square / right).sqrt_().add_(self.epsilon)
-        parameter.addcdiv_(self.mean * (step_size / left), root, value=-1.0)
+        powers, mean, square = native(self.powers), native(self.mean), native(self.square)
+        g, size = native(gradient), native(step_size)
+        powers *= native(self.decays)
+        left, right = 1 - powers[:, :1], 1 - powers[:, 1:]
+        if isinstance(g, np.ndarray):
+            left, right = left.astype(mean.dtype), right.astype(mean.dtype)
+        else:
+            left, right = left.to(mean.dtype), right.to(mean.dtype)
+        mean *= self.beta1
+        mean += (1 - self.beta1) * g
+        square *= self.beta2
+        square += (1 - self.beta2) * (g * g)
+        # The square root of both: x ** 0.5 is each library's sqrt.
+        root = (square / right) ** 0.5
+        root += self.epsilon
+        move = mean * (size / left)
+        move /= root
+        parameter = native(parameter)
+        parameter -= move

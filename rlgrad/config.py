@@ -53,6 +53,8 @@ class Config:
     """Learn Q(observation, relaxed action), for estimators that need a differentiable f."""
     estimator_steps: int = 1
     """Steps of the estimator's own networks per rollout, after the gradient is taken."""
+    thinning: int = 1
+    """A control variate's parameters, and the critic it is made of, learn from every nth step."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of policy, critic, baseline and control variate."""
     activation: Literal["tanh", "relu"] = "tanh"
@@ -127,6 +129,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "adam_beta2": (0, 1 - 1e-9),
     "critic_steps": (1, 1000),
     "estimator_steps": (1, 1000),
+    "thinning": (1, 1 << 20),
     "max_grad_norm": (0, None),
     "value_scale": (0, None),
     "temperature": (0, None),

@@ -15,7 +15,7 @@ from rlgrad.adam import SeedAdam
 from rlgrad.config import Config
 from rlgrad.critics import ActionValue, Critic
 from rlgrad.estimators import build, one_hot
-from rlgrad.estimators.base import Draw, Objective
+from rlgrad.estimators.base import Draw
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.estimators.passes import Blocks, Trace
 from rlgrad.estimators.statistics import RunningMean, live_rows
@@ -162,8 +162,10 @@ class Learner(nn.Module):
             self.critic.fit(seen, goal, counts, step_size, critic_steps, valued)
         if self.action_critic is not None:
             chosen = torch.cat([x, one_hot(draw).flatten(-2)], -1)
-            self.action_critic.fit(chosen, credit, weight, step_size, critic_steps)
-        self._step_estimator(draw, credit, x, f, along, weight, share * c.estimator_learning_rate)
+            few = [each[:, :: c.thinning] for each in (chosen, credit, weight)]
+            self.action_critic.fit(*few, step_size, critic_steps)
+        self._step_estimator(draw, credit, x, along, weight, share * c.estimator_learning_rate)
+        self.estimator.observe(draw, credit, context=x, weight=weight)
         self.adapt(rollout, target)
         return numbers
 
@@ -227,14 +229,20 @@ class Learner(nn.Module):
         draw: Draw,
         credit: Tensor,
         x: Tensor,
-        f: Objective | None,
         along: Tensor,
         weight: Tensor,
         step_size: Tensor,
     ) -> None:
         """Train the estimator's own parameters, after its gradient: before would bias it."""
         parameters = list(self.estimator.parameters())
-        for i in range(self.config.estimator_steps if parameters else 0):
+        if not parameters:
+            return
+        if self.config.thinning > 1:
+            given = *draw, credit, x, along, weight
+            *drawn, credit, x, along, weight = (each[:, :: self.config.thinning] for each in given)
+            draw = Draw(*drawn)
+        f = self.action_value(x)
+        for i in range(self.config.estimator_steps):
             # The first step knows the direction; later ones take that of the moved parameters.
             known = along if i == 0 or self.config.objective != "logits" else None
             gradients = self.estimator.loss_gradients(
@@ -244,4 +252,3 @@ class Learner(nn.Module):
                 parameters, gradients, self.estimator_adams, strict=True
             ):
                 adam.step(parameter, gradient, step_size)
-        self.estimator.observe(draw, credit, context=x, weight=weight)

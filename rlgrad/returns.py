@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rlgrad.estimators.arrays import native
+
 
 def return_to_go(
     reward: Float[Tensor, "S T N"], done: Bool[Tensor, "S T N"], gamma: float
@@ -21,13 +23,17 @@ def return_to_go(
     Not multiplied by gamma^t: with gamma < 1 the policy gradient is the usual one, not that of the
     discounted return.
     """
-    keep = gamma * (~done).to(reward)
-    total = torch.zeros_like(reward[:, 0])
-    sums = []
-    for r, k in zip(reward.unbind(1)[::-1], keep.unbind(1)[::-1], strict=True):
-        total = torch.addcmul(r, k, total)
-        sums.append(total)
-    return torch.stack(sums[::-1], 1)
+    sums = reward.clone()
+    # By doubling: T steps take log2 T operations. After a turn with distance d a sum spans 2 d
+    # steps, and ``keep`` is the product of d factors.
+    total, keep = native(sums), native(gamma * (~done).to(reward))
+    distance, length = 1, reward.shape[1]
+    while distance < length:
+        left = length - distance
+        total[:, :left] += keep[:, :left] * total[:, distance:]
+        keep = keep[:, : max(0, left - distance)] * keep[:, distance:left]
+        distance *= 2
+    return sums
 
 
 def temporal_differences(

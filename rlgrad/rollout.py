@@ -94,11 +94,12 @@ def collect(
     S, T, N, D, _ = gumbel.shape
     xp, L = lanes.xp, S * N
     where = {"device": gumbel.device} if xp is torch else {}
-    noise = gumbel if xp is torch else gumbel.cpu().numpy()
+    noise = (gumbel if xp is torch else gumbel.cpu().numpy()).swapaxes(0, 1)
     store = _Store(xp, T, L, lanes.features, D, **where)
     everything = xp.ones(L, dtype=xp.bool, **where)
     for t in range(T):
-        action = (policy(observation.reshape(S, N, -1)) + noise[:, t]).argmax(-1).reshape(L, D)
+        choice = policy(observation.reshape(S, N, -1)) + noise[t]
+        action = choice.argmax(-1).reshape(L, D)
         step = lanes.step(action)
         counts = alive if alive is not None else everything if step.valid is None else step.valid
         store.write(t, observation, action, step, counts)
@@ -109,8 +110,10 @@ def collect(
                 break
 
     def seed_first(x: Any) -> Tensor:
-        rows = torch.as_tensor(x, device=gumbel.device)
-        return rows.unflatten(1, (S, N)).transpose(0, 1).contiguous()
+        rows = x.reshape(T, S, N, *x.shape[2:]).swapaxes(0, 1)
+        if xp is torch:
+            return rows.contiguous()
+        return torch.from_numpy(np.ascontiguousarray(rows)).to(gumbel.device)
 
     rollout = Rollout(
         seed_first(store.observation),
@@ -145,18 +148,23 @@ class Episodes:
         """Fold in a rollout; ``whole`` episodes start anew with each."""
         if whole:
             self.carry[:] = 0.0
-        valid = rollout.valid.transpose(1, 2).cpu().numpy()
-        done = (rollout.terminated | rollout.truncated).transpose(1, 2).cpu().numpy() & valid
-        reward = rollout.reward.transpose(1, 2).cpu().double().numpy() * valid
-        sums = np.stack([reward, valid.astype(np.float64)]).cumsum(-1) + self.carry[..., None]
-        seed, lane, time = done.nonzero()
-        at_end = sums[:, seed, lane, time]
+        valid, reward = rollout.valid.cpu().numpy(), rollout.reward.cpu().numpy()
+        done = (rollout.terminated | rollout.truncated).cpu().numpy() & valid
+        sums = np.empty((2, *reward.shape))
+        np.multiply(reward, valid, out=sums[0])
+        sums[1] = valid
+        np.cumsum(sums, axis=2, out=sums)
+        sums += self.carry[:, :, None]
+        self.carry = sums[:, :, -1].copy()
+        if not done.any():
+            return
+        seed, lane, time = done.swapaxes(1, 2).nonzero()
+        at_end = sums[:, seed, time, lane]
         fresh = np.ones(len(seed), dtype=bool)
         fresh[1:] = (seed[1:] != seed[:-1]) | (lane[1:] != lane[:-1])
         before = np.where(fresh, 0.0, np.roll(at_end, 1, axis=1))
         self._push(seed, time, lane, at_end - before)
-        self.carry = sums[..., -1]
-        last = np.append(fresh[1:], True) if len(seed) else fresh
+        last = np.append(fresh[1:], True)
         self.carry[:, seed[last], lane[last]] -= at_end[:, last]
 
     def _push(

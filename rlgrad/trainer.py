@@ -16,6 +16,7 @@ from rlgrad.clock import Clock, Seconds
 from rlgrad.engine import Outcome, Watch
 from rlgrad.errors import UsageError
 from rlgrad.lanes import Lanes
+from rlgrad.last_good import LastGood
 from rlgrad.learner import Learner
 from rlgrad.make import (
     choose_vec,
@@ -68,8 +69,7 @@ class Trainer:
         self.observation: Any = None
         self._measured: dict[str, Tensor] = {}
         self.notes = self._notes()
-        self._state = list(self.learner.state_dict().values())
-        self._kept = [tensor.clone() for tensor in self._state]
+        self.kept = LastGood(self.learner.state_dict().values())
 
     def _make_lanes(self) -> None:
         """The environment, its device and the rollout's length; checks that all can work."""
@@ -150,17 +150,11 @@ class Trainer:
         # From the iteration alone, so that a seed takes as many critic steps alone as among others.
         nominal = self.share(self.iteration * self.config.num_envs * self.length)
         critic_steps = max(1, round(self.config.critic_steps * nominal))
-        for kept, now in zip(self._kept, self._state, strict=True):
-            kept.copy_(now)
+        self.kept.keep()
         numbers = self.learner.update(rollout, second, share, critic_steps, measure)
-        # Moments and statistics too: they may overflow where parameters do not.
-        rows = torch.cat([x.flatten(1).to(torch.float32) for x in self._state], 1)
-        good = rows.sum(1).isfinite()
-        keep = torch.tensor(self.active, device=self.device) & good
-        if not bool(keep.all()):
-            for kept, now in zip(self._kept, self._state, strict=True):
-                now.copy_(torch.where(keep.view(-1, *[1] * (now.ndim - 1)), now, kept))
-        for i, (outcome, fine) in enumerate(zip(self.outcomes, good.tolist(), strict=True)):
+        good = self.kept.finite()
+        self.kept.put_back([not (on and fine) for on, fine in zip(self.active, good, strict=True)])
+        for i, (outcome, fine) in enumerate(zip(self.outcomes, good, strict=True)):
             if not fine and outcome.status == "running":
                 outcome.status, outcome.reason = "failed", self._why_failed(rollout, i)
         return numbers

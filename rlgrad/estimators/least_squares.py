@@ -49,22 +49,22 @@ class LeastSquares(nn.Module):
             size: ``[S]`` square of the target; a seed where it is zero keeps what it has.
         """
         # In units of the batch's own mean square: noisy batches count less.
-        known = (size > 0).to(gram).unsqueeze(1)
-        unit = torch.where(size > 0, 1 / size.clamp(min=1e-30), 0.0).unsqueeze(1)
+        known = (size > 0).unsqueeze(1)
+        unit = known / size.clamp(min=1e-30).unsqueeze(1)
         gram, cross = gram * unit.unsqueeze(2), cross * unit
         moved = torch.bmm(self.weights.to(gram).unsqueeze(1), gram).squeeze(1)
-        outcome = [(self.weights * each).sum(-1) for each in (cross, moved)]
-        fitted = known * (self.gram.total > 0)
-        self.outcome.update(torch.stack(outcome, -1).unsqueeze(1), fitted)
-        self.gram.update(gram.flatten(1).unsqueeze(1), known)
-        self.cross.update(cross.unsqueeze(1), known)
+        outcome = (self.weights.unsqueeze(1) * torch.stack([cross, moved], 1)).sum(-1)
+        self.outcome.fold(outcome, known & (self.gram.total > 0))
+        self.gram.fold(gram.flatten(1), known)
+        self.cross.fold(cross, known)
         self._solve()
 
     def _solve(self) -> None:
         gram = self.gram.mean.unflatten(1, (self.columns, self.columns))
         scale = gram.diagonal(dim1=1, dim2=2).mean(-1).clamp(min=1e-30)
-        eye = torch.eye(self.columns, dtype=gram.dtype, device=gram.device)
-        factor, failed = torch.linalg.cholesky_ex(gram / scale[:, None, None] + self.ridge * eye)
+        matrix = gram / scale[:, None, None]
+        matrix.diagonal(dim1=1, dim2=2).add_(self.ridge)
+        factor, failed = torch.linalg.cholesky_ex(matrix)
         right = (self.cross.mean / scale.unsqueeze(1)).unsqueeze(-1)
         solved = torch.cholesky_solve(right, factor).squeeze(-1)
         self.weights.copy_(torch.where(failed.unsqueeze(1) == 0, solved, 0.0))

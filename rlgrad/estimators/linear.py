@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rlgrad.errors import UsageError
 from rlgrad.estimators import noise
-from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, one_hot, score
+from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, one_hot
 from rlgrad.estimators.least_squares import LeastSquares
 from rlgrad.estimators.passes import activate, product
 from rlgrad.estimators.relaxation import Coupling
@@ -27,11 +27,6 @@ from rlgrad.estimators.statistics import seed_rows
 
 Form = Literal["relaxed", "exact-sum"]
 LARGEST = 2048  # columns; the moments are its square, per seed
-
-
-def _alone(x: Float[Tensor, "S rows 1"], y: Float[Tensor, "S rows K"]) -> Float[Tensor, "S K"]:
-    """Products of x with the columns of y, by a matrix of four rows: as bits are kept apart."""
-    return torch.bmm(nn.functional.pad(x, (0, 3)).mT, y)[:, 0]
 
 
 class LinearRelax(Estimator):
@@ -113,10 +108,14 @@ class LinearRelax(Estimator):
     def _seen(
         self, draw: Draw, value: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Features and both of ``_choices``; an agent asks twice for each draw."""
+        """(features, score ``[S, rows, DA]``, ``_removed``); an agent asks twice for each draw."""
         kept = self.__dict__.get("_kept")
         if kept is None or kept[0] is not draw or kept[1] is not context:
-            seen = self._features(context, value), *self._choices(draw)
+            features = self._features(context, value)
+            p = noise.probabilities(draw.logits.detach())
+            s = one_hot(draw) - p
+            y, slope = self._choices(draw, p)
+            seen = features, s.reshape(*features.shape[:2], -1), self._removed(s, y, slope)
             kept = self.__dict__["_kept"] = draw, context, seen
         return kept[2]
 
@@ -124,30 +123,31 @@ class LinearRelax(Estimator):
         # A copy has not seen anything.
         return {name: value for name, value in self.__dict__.items() if name != "_kept"}
 
-    def _choices(self, draw: Draw) -> tuple[Tensor, Tensor]:
+    def _choices(self, draw: Draw, p: Tensor) -> tuple[Tensor, Tensor]:
         """C's view y of the choice ``[*batch, D, A]``, and what is added back for it.
 
-        The second, ``[*batch, D, A, A]``, is for each entry of y the estimate of its expectation's
-        derivative at the logits of its own factor (last axis: sums over it keep a seed's bits).
+        The second, ``[*batch, D, A, A]``, is for each logit (the first A) and each entry of y the
+        estimate of the derivative of that entry's expectation.
         """
-        logits = draw.logits.detach()
-        eye = torch.eye(logits.shape[-1], dtype=logits.dtype, device=logits.device)
-        p = noise.probabilities(logits)
+        eye = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
         if self.form == "exact-sum":
             return one_hot(draw), p.unsqueeze(-1) * (eye - p.unsqueeze(-2))
+        logits = draw.logits.detach()
         tilde = noise.relaxed_given_action(logits, draw.action, draw.second)
-        room = noise.slack(tilde, draw.action).unsqueeze(-2)
+        room = noise.slack(tilde, draw.action).unsqueeze(-1)
 
         def relaxation(z: Tensor) -> tuple[Tensor, Tensor]:
             y = noise.probabilities(z / self.temperature)
-            return y, y.unsqueeze(-1) * (eye - y.unsqueeze(-2)) / self.temperature
+            return y, (y / self.temperature).unsqueeze(-1) * (eye - y.unsqueeze(-2))
 
         y, slope = relaxation(tilde)
         if self.coupling == "coupled":
             path = room * slope
         else:
             path = relaxation(noise.relaxed(logits, draw.gumbel))[1] - (1 - room) * slope
-        return y, path - p.unsqueeze(-2) * path.sum(-1, keepdim=True)
+        # Summed over a trailing axis, which gives a seed the same bits in any company.
+        total = path.mT.contiguous().sum(-1).unsqueeze(-2)
+        return y, path - p.unsqueeze(-1) * total
 
     @torch.no_grad()
     def gradient(
@@ -159,7 +159,7 @@ class LinearRelax(Estimator):
         f: Objective | None = None,
     ) -> Float[Tensor, "*batch D A"]:
         """``[*batch, D, A]``; see ``Estimator.gradient``."""
-        features, y, slope = self._seen(draw, value, context)
+        features, s, removed = self._seen(draw, value, context)
         weights = (self.solver.share() * self.solver.weights).to(value)
         logits = self.factors * self.categories
         # One product for V and all q: the first column is V's.
@@ -167,10 +167,9 @@ class LinearRelax(Estimator):
         table[..., 0] = weights[:, : self.state]
         table[:, : self.read, 1 : 1 + logits] = weights[:, self.state :].unflatten(1, (-1, logits))
         c = product(features, table)
-        q = c[..., 1 : 1 + logits].reshape(y.shape)
-        left = value - c[..., 0].reshape(value.shape) - (y * q).sum((-2, -1))
-        back = (slope * q.unsqueeze(-1)).transpose(-1, -2).contiguous().sum(-1)
-        return left[..., None, None] * score(draw) + back
+        left = value.reshape(c.shape[:2]) - c[..., 0]
+        q = c[..., 1 : 1 + logits].unsqueeze(2)
+        return (left.unsqueeze(-1) * s - (removed * q).sum(-1)).reshape(draw.logits.shape)
 
     @torch.no_grad()
     def observe(
@@ -182,37 +181,39 @@ class LinearRelax(Estimator):
         weight: Tensor | None = None,
     ) -> None:
         """Fit c to this batch and, with falling weight, to those before it."""
-        features, y, slope = self._seen(draw, value, context)
+        features, s, removed = self._seen(draw, value, context)
         self.__dict__.pop("_kept")
-        S, rows = features.shape[:2]
-        s = score(draw).reshape(S, rows, -1)
-        weight = torch.ones_like(value) if weight is None else weight.to(value)
-        counts = (weight > 0).reshape(S, rows, 1)
-        s = torch.where(counts, s, 0.0)
-        removed = torch.where(counts.unsqueeze(-1), self._removed(s, y, slope), 0.0)
-        f = torch.where(counts, value.reshape(S, rows, 1), 0.0)
+        S, rows = s.shape[:2]
+        f = value.reshape(S, rows, 1)
+        if weight is not None:
+            counts = (weight > 0).reshape(S, rows, 1)
+            f, s = torch.where(counts, f, 0.0), s * counts
+            removed = removed * counts.unsqueeze(-1)
         norm = (s * s).sum(-1, keepdim=True)
-        along = (removed * s.unsqueeze(2)).sum(-1)
-        plain = features[..., : self.read, None]
-        entries = (plain * along.unsqueeze(2)).flatten(2)
-        by_logit = removed.transpose(2, 3).unsqueeze(3)
-        each = (plain.unsqueeze(2) * by_logit).flatten(3).flatten(1, 2)
-        square, mixed = torch.bmm(features.mT, norm * features), torch.bmm(features.mT, entries)
-        upper = torch.cat([square, mixed], 2)
-        lower = torch.cat([mixed.mT, torch.bmm(each.mT, each)], 2)
-        targets = [_alone(f * norm, features), _alone(f, entries)]
-        size = (f * f * norm).flatten(1).sum(-1)
-        self.solver.fit(torch.cat([upper, lower], 1), torch.cat(targets, 1), size)
+        along = (removed.mT.contiguous() * s.unsqueeze(2)).sum(-1)
+        plain = features[..., : self.read]
+        entries = (plain.unsqueeze(3) * along.unsqueeze(2)).flatten(2)
+        each = (plain.unsqueeze(2).unsqueeze(4) * removed.unsqueeze(3)).view(
+            S, -1, entries.shape[2]
+        )
+        right = torch.cat([norm * features, entries], 2)
+        # One product for the first rows of the matrix and for the target; four columns of the
+        # target, as bits are kept apart.
+        upper = torch.bmm(torch.cat([features, nn.functional.pad(f, (0, 3))], 2).mT, right)
+        J = self.state
+        lower = torch.cat([upper[:, :J, J:].mT, torch.bmm(each.mT, each)], 2)
+        size = (f * f * norm).view(S, -1).sum(-1)
+        self.solver.fit(torch.cat([upper[:, :J], lower], 1), upper[:, J], size)
 
     def _removed(self, s: Tensor, y: Tensor, slope: Tensor) -> Float[Tensor, "S rows DA DA"]:
-        """What a unit of each q takes off the estimate: entries of q by logits."""
-        S, rows = s.shape[:2]
+        """What a unit of each q takes off the estimate: logits by entries of q."""
         D, A = y.shape[-2:]
-        back = slope.reshape(S, rows, D * A, A)
         if D > 1:
             apart = torch.eye(D, dtype=s.dtype, device=s.device).view(D, 1, D, 1)
-            back = (back.view(S, rows, D, A, 1, A) * apart).reshape(S, rows, D * A, D * A)
-        return s.unsqueeze(2) * y.reshape(S, rows, D * A, 1) - back
+            slope = slope.unsqueeze(-2) * apart
+        rows = s.numel() // (self.solver.weights.shape[0] * D * A)
+        shape = self.solver.weights.shape[0], rows, D * A
+        return s.reshape(*shape, 1) * y.reshape(*shape[:2], 1, D * A) - slope.reshape(*shape, -1)
 
     def rescale(self, factor: Float[Tensor, "S 1"]) -> None:
         """Multiply c."""

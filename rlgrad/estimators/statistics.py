@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from rlgrad.estimators.arrays import native
 
 
 def seed_rows(x: Float[Tensor, "*batch"], seeds: int | None) -> Float[Tensor, "S rows"]:
@@ -28,8 +31,8 @@ def live_rows(x: Tensor, seeds: int | None) -> int | None:
     """
     if not x.is_cpu:
         return None
-    counts = (x.reshape(seeds or 1, -1) != 0).any(0).nonzero()
-    return int(counts[-1]) + 1 if len(counts) else 0
+    live = x.detach().numpy().reshape(seeds or 1, -1).any(0)
+    return len(live) - int(live[::-1].argmax()) if live.any() else 0
 
 
 def per_seed_mean(
@@ -115,3 +118,13 @@ class RunningMean(nn.Module):
         self.total.mul_(self.decay).add_(share)
         step = torch.where(count > 0, share / self.total.clamp(min=1e-12), 0.0)
         self.mean.add_(step * (batch.to(self.mean) - self.mean))
+
+    def fold(self, x: Float[Tensor, "S width"], known: Bool[Tensor, "S 1"]) -> None:
+        """Fold in one vector for each seed that is known; the others keep their mean."""
+        total, mean, counts = native(self.total), native(self.mean), native(known)
+        total *= self.decay
+        total += counts
+        step = counts / (total + ~counts)  # nothing is divided by a total that may be zero
+        if isinstance(step, np.ndarray):
+            step = step.astype(mean.dtype)
+        mean += step * (native(x.to(self.mean)) - mean)
