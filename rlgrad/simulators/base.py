@@ -190,7 +190,8 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
 
     def _observed(self) -> Tensor:
         """What the lanes see, in memory of its own."""
-        return torch.tensor(self.observe(self.xp, self._state)).contiguous()
+        seen = torch.as_tensor(self.observe(self.xp, self._state))
+        return seen.clone(memory_format=torch.contiguous_format)
 
     def restore(self, state: Tensor, elapsed: Tensor) -> Tensor:
         """Put every lane into a state, and at a time, that ``state`` and ``elapsed`` once gave.
