@@ -37,7 +37,7 @@ def places(lanes: Lanes, observation: Any) -> dict[str, Tensor]:
         found = {
             "state": lanes.simulator.state.clone(),
             "elapsed": lanes.simulator.elapsed.clone(),
-            "drawn": torch.tensor([lanes.simulator.drawn]),
+            "starts": lanes.simulator.starts.used,
         }
     elif _are_seeded(lanes):
         each: Sequence[Place] = lanes.env.call("place")  # type: ignore[attr-defined]
@@ -75,7 +75,7 @@ def take_places(
     """
     found = {k.removeprefix(PREFIX): x for k, x in tensors.items() if k.startswith(PREFIX)}
     observation = lanes.reset(seeds)
-    if lanes.simulator is not None and "state" in found:
+    if lanes.simulator is not None and "starts" in found:  # older checkpoints cannot say which
         return _simulated(lanes, lanes.simulator, found), np.ones(lanes.count, dtype=bool)
     if lanes.simulator is None and _are_seeded(lanes) and "actions" in found:
         return _replayed(lanes, found, len(observation[0]))
@@ -84,7 +84,7 @@ def take_places(
 
 def _simulated(lanes: Lanes, simulator: TorchVectorEnv, found: Mapping[str, Tensor]) -> Any:
     observation = simulator.restore(found["state"], found["elapsed"]).flatten(1)
-    simulator.drawn = int(found["drawn"])
+    simulator.starts.used = found["starts"]
     return observation if lanes.xp is torch else observation.numpy()
 
 

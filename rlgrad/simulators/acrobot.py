@@ -17,21 +17,10 @@ SPIN_LIMITS = 4 * math.pi, 9 * math.pi  # rad/s of the first and second joint
 TURN = 2 * math.pi
 
 
-def _accelerations(xp: Any, state: Any, torque: Any) -> Any:
-    """Time derivative of (angle, angle, spin, spin) ``[4, lanes]``, after Sutton & Barto."""
-    first, second, spin, second_spin = state
-    cos, sin = xp.cos(second), xp.sin(second)
-    lever = MASS * LENGTH * CENTRE
-    inertia = MASS * (CENTRE**2 + LENGTH**2 + CENTRE**2 + 2 * LENGTH * CENTRE * cos) + 2 * INERTIA
-    coupling = MASS * (CENTRE**2 + LENGTH * CENTRE * cos) + INERTIA
-    # Gymnasium's cos(x - pi / 2) is sin(x).
-    second_pull = MASS * CENTRE * GRAVITY * xp.sin(first + second)
-    swing = second_spin * second_spin + 2 * second_spin * spin
-    pull = second_pull - lever * swing * sin + MASS * (CENTRE + LENGTH) * GRAVITY * xp.sin(first)
-    force = torque + coupling / inertia * pull - lever * (spin * spin) * sin - second_pull
-    second_rate = force / (MASS * CENTRE**2 + INERTIA - coupling * coupling / inertia)
-    rate = -(coupling * second_rate + pull) / inertia
-    return xp.stack([spin, second_spin, rate, second_rate])
+LEVER = MASS * LENGTH * CENTRE
+FIRST = MASS * (2 * CENTRE**2 + LENGTH**2) + 2 * INERTIA  # of inertia that no angle changes
+SECOND = MASS * CENTRE**2 + INERTIA
+PULL, SECOND_PULL = MASS * (CENTRE + LENGTH) * GRAVITY, MASS * CENTRE * GRAVITY
 
 
 class Acrobot(TorchVectorEnv):
@@ -45,6 +34,13 @@ class Acrobot(TorchVectorEnv):
 
     noise_per_reset: ClassVar[int] = 4
 
+    def __init__(self, num_envs: int = 1, **kwargs: Any) -> None:
+        super().__init__(num_envs, **kwargs)
+        self._torque, self._minus_one = self.array([-1.0, 0.0, 1.0]), self.array(-1.0)
+        self._numbers = self.numbers(2.0, LEVER, 2 * LEVER, FIRST, SECOND, PULL, SECOND_PULL)
+        self._rule = self.numbers(TAU / 2, TAU, 2.0, TAU / 6, 1 / TURN, 0.5, TURN, -1.0)
+        self._fastest = self.array([[limit] for limit in SPIN_LIMITS])
+
     def spaces(self) -> tuple[Box, Discrete]:
         """Gymnasium's own."""
         high = np.array([1, 1, 1, 1, *SPIN_LIMITS], dtype=np.float32)
@@ -56,23 +52,59 @@ class Acrobot(TorchVectorEnv):
 
     def observe(self, xp: Any, state: Any) -> Any:
         """(cos, sin) of both angles and the angular velocities."""
-        cos, sin = xp.cos(state[:, :2]), xp.sin(state[:, :2])
-        parts = [cos[:, 0], sin[:, 0], cos[:, 1], sin[:, 1], state[:, 2], state[:, 3]]
-        return xp.stack(parts, -1)
+        rows = state.T
+        seen = xp.concatenate([rows, rows[2:]])
+        seen[0:4:2], seen[1:4:2] = xp.cos(rows[:2]), xp.sin(rows[:2])
+        return seen.T
+
+    def _rates(self, xp: Any, state: Any, torque: Any) -> Any:
+        """Time derivative of (angle, angle, spin, spin) ``[4, lanes]``, after Sutton & Barto."""
+        two, lever, levers, first, second, pull_down, second_down = self._numbers
+        spin, second_spin = state[2], state[3]
+        cos, bend = xp.cos(state[1]), xp.sin(state[1]) * lever
+        coupling = cos * lever
+        coupling += second
+        cos *= levers
+        inertia = cos
+        inertia += first
+        ratio = coupling / inertia
+        # Gymnasium's cos(x - pi / 2) is sin(x).
+        second_pull = xp.sin(state[0] + state[1])
+        second_pull *= second_down
+        swing = spin * two
+        swing += second_spin
+        swing *= second_spin
+        swing *= bend
+        pull = xp.sin(state[0])
+        pull *= pull_down
+        pull += second_pull
+        pull -= swing
+        force = ratio * pull
+        force += torque
+        bend *= spin * spin
+        force -= bend
+        force -= second_pull
+        ratio *= coupling
+        force /= second - ratio
+        coupling *= force
+        coupling += pull
+        coupling /= inertia
+        rates = xp.concatenate([state[2:], state[2:]])
+        rates[2], rates[3] = -coupling, force
+        return rates
 
     def transition(self, xp: Any, state: Any, action: Any) -> tuple[Any, Any, Any]:
         """One step of the classical Runge-Kutta rule, then angles wrapped and speeds bounded."""
-        torque = xp.asarray(action, dtype=state.dtype) - 1
-        start = state.T
-        k1 = _accelerations(xp, start, torque)
-        k2 = _accelerations(xp, start + TAU / 2 * k1, torque)
-        k3 = _accelerations(xp, start + TAU / 2 * k2, torque)
-        k4 = _accelerations(xp, start + TAU * k3, torque)
-        first, second, spin, second_spin = start + TAU / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-        first, second = (x - TURN * xp.round(x / TURN) for x in (first, second))
-        low, high = SPIN_LIMITS
-        spin, second_spin = xp.clip(spin, -low, low), xp.clip(second_spin, -high, high)
-        terminated = -xp.cos(first) - xp.cos(first + second) > 1.0
-        after = xp.stack([first, second, spin, second_spin], -1)
-        reward = xp.asarray(terminated, dtype=state.dtype) - 1
-        return after, reward, terminated
+        half, whole, two, sixth, per_turn, middle, turn, low = self._rule
+        torque, rows = self._torque[action], state.T
+        sum_of_rates = rate = self._rates(xp, rows, torque)
+        for step, weight in (half, two), (half, two), (whole, None):
+            rate = self._rates(xp, rate * step + rows, torque)
+            sum_of_rates = sum_of_rates + (rate if weight is None else rate * weight)
+        sum_of_rates *= sixth
+        after = rows + sum_of_rates
+        angles = after[:2]
+        angles -= xp.floor(angles * per_turn + middle) * turn
+        after[2:] = xp.minimum(xp.maximum(after[2:], -self._fastest), self._fastest)
+        terminated = xp.cos(after[0]) + xp.cos(after[0] + after[1]) < low
+        return after.T, terminated + self._minus_one, terminated

@@ -14,9 +14,19 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from rlgrad.streams import Purpose, Streams, derive
+from rlgrad.simulators.starts import Starts
+from rlgrad.streams import Purpose, derive
 
-BLOCK = 64  # steps of reset noise drawn at a time
+
+def _rows(columns: Any) -> Any:
+    """The same ``[lanes, ...]`` in memory of its own, lane by lane.
+
+    One assignment would walk over many lanes' few components at a time, which is slow.
+    """
+    rows = np.empty(columns.shape, columns.dtype)
+    for i in range(columns.shape[1]):
+        rows[:, i] = columns[:, i]
+    return rows
 
 
 class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
@@ -40,6 +50,8 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
     }
     noise_per_reset: ClassVar[int]
     """Uniform numbers that ``initial`` takes per lane."""
+    numpy_on_cpu: ClassVar[bool] = True
+    """Whether numpy does the arithmetic on the CPU; without it torch does, as on a GPU."""
 
     def __init__(
         self,
@@ -59,15 +71,18 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
             )
         self.num_envs, self.device, self.dtype = num_envs, torch.device(device), dtype
         self.max_episode_steps = max_episode_steps
-        self._limit = 1 << 62 if max_episode_steps is None else max_episode_steps
-        self._on_cpu = self.device.type == "cpu"
+        self._on_cpu = self.device.type == "cpu" and self.numpy_on_cpu
         self.xp: Any = np if self._on_cpu else torch
         self.single_observation_space, self.single_action_space = self.spaces()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._state: Any = None
-        self._step, self._block = 0, -1
         self._elapsed = self._native(torch.zeros(num_envs, dtype=torch.int64, device=self.device))
+        self._paid: tuple[float, Any] = (0.0, None)
+        self._never = np.zeros(num_envs, dtype=bool)
+        self._limit = 1 << 62 if max_episode_steps is None else max_episode_steps
+        self._free = 0  # steps for which no lane can meet its limit
+        self._one, self._most = np.array(1), np.array(self._limit)
 
     def _native(self, x: Tensor) -> Any:
         """The same memory as an array of the library that does the arithmetic.
@@ -76,6 +91,18 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         """
         return x.numpy() if self._on_cpu else x
 
+    def array(self, numbers: Any) -> Any:
+        """Numbers in an array of ``xp``, in the precision of states."""
+        return self._native(torch.tensor(numbers, dtype=self.dtype, device=self.device))
+
+    def numbers(self, *numbers: float) -> list[Any]:
+        """Constants as ``transition`` takes them fastest: to numpy a Python number is work."""
+        return [self.array(each) if self._on_cpu else each for each in numbers]
+
+    def _columns(self, state: Any) -> Any:
+        """A copy whose memory is component by component, where arithmetic is fastest."""
+        return np.array(state, order="F") if self._on_cpu else self.xp.asarray(state, copy=True)
+
     @property
     def state(self) -> Tensor | None:
         """``[lanes, ...]``, sharing memory with the simulator; None before the first reset."""
@@ -83,7 +110,7 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
 
     @state.setter
     def state(self, state: Tensor) -> None:
-        self._state = self._native(state)
+        self._state = self._columns(self._native(state))
 
     @property
     def elapsed(self) -> Tensor:
@@ -102,6 +129,9 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
     def transition(self, xp: Any, state: Any, action: Any) -> tuple[Any, Any, Any]:
         """(next state, reward ``[lanes]``, terminated ``[lanes]``) of one step; pure.
 
+        The reward may be one number for all lanes. The next state is in memory of its own; on the
+        CPU steps are fastest where a state's memory, like the given one's, is ``[..., lanes]``.
+
         Args:
             xp: ``numpy`` (on the CPU) or ``torch``, whose arrays the others are.
             state: ``[lanes, ...]``.
@@ -114,24 +144,13 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
 
     def dynamics(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(next state, reward, terminated) of any states and actions, as tensors."""
-        arrays = self.transition(self.xp, self._native(state), self._native(action))
-        return tuple(torch.as_tensor(each) for each in arrays)  # type: ignore[return-value]
+        after, reward, terminated = map(
+            torch.as_tensor, self.transition(self.xp, self._native(state), self._native(action))
+        )
+        return after, reward.to(after).expand(len(after)), terminated
 
-    def _start(self) -> Any:
-        """Initial states for this step: a function of each lane's seed and of steps since then.
-
-        They are made for many steps at a time, used in the lanes whose episode ends, or in all.
-        """
-        block, row = divmod(self._step, BLOCK)
-        if block != self._block:
-            self._block = block
-            count = BLOCK * self.noise_per_reset
-            numbers = self._streams.uniform(Purpose.RESET, block, 1, count).to(self.dtype)
-            rows = numbers.view(self.num_envs, BLOCK, -1).transpose(0, 1)
-            starts = self.initial(rows.reshape(BLOCK * self.num_envs, -1))
-            self._starts = self._native(starts.unflatten(0, (BLOCK, self.num_envs)))
-        self._step += 1
-        return self._starts[row]
+    def _initial(self, numbers: Tensor) -> Tensor:
+        return self.initial(numbers.to(self.dtype))
 
     def reset(
         self,
@@ -156,30 +175,29 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
                 seeds = [derive(int(seed), Purpose.LANE_SEED, lane) for lane in lanes]
             if len(seeds) != self.num_envs:
                 raise ValueError(f"got {len(seeds)} seeds for {self.num_envs} lanes")
-            self._streams, self._step, self._block = Streams(seeds, self.device), 0, -1
-        self._state = self.xp.asarray(self._start(), copy=True)
-        self._elapsed = self.xp.zeros_like(self._elapsed)
-        return torch.as_tensor(self.observe(self.xp, self._state)).clone(), {}
+            self.starts = Starts(
+                seeds, self.device, self._initial, self.noise_per_reset, self._native
+            )
+        self._state = self._columns(self._next_starts())
+        self._elapsed, self._free = self.xp.zeros_like(self._elapsed), 0
+        return self._observed(), {}
 
-    @property
-    def drawn(self) -> int:
-        """How many steps' noise for new episodes was used since the lanes were seeded.
+    def _next_starts(self) -> Any:
+        """Of all lanes."""
+        if self._on_cpu:
+            return self.starts.take(np.arange(self.num_envs))
+        return self.starts.take_where(torch.ones_like(self.elapsed, dtype=torch.bool))
 
-        Setting it takes that noise up elsewhere; with ``restore`` a whole simulator goes on.
-        """
-        return self._step
-
-    @drawn.setter
-    def drawn(self, steps: int) -> None:
-        if self.state is None:
-            raise RuntimeError("drawn set before reset; call reset(seed=...) first")
-        self._step = steps
+    def _observed(self) -> Tensor:
+        """What the lanes see, in memory of its own."""
+        seen = torch.as_tensor(self.observe(self.xp, self._state))
+        return seen.clone(memory_format=torch.contiguous_format)
 
     def restore(self, state: Tensor, elapsed: Tensor) -> Tensor:
         """Put every lane into a state, and at a time, that ``state`` and ``elapsed`` once gave.
 
         From there the same actions give the same steps, bit for bit, to each episode's end; what
-        starts then takes the noise that is next.
+        starts then is what ``starts.used`` says comes next.
 
         Args:
             state: ``[lanes, ...]``.
@@ -198,9 +216,10 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         if [*state.shape] != shape or [*elapsed.shape] != lanes:
             came = f"{list(state.shape)} and {list(elapsed.shape)}"
             raise ValueError(f"got state and elapsed of shapes {came}; expected {shape}, {lanes}")
-        self._state = self._native(state.to(self.device, self.dtype, copy=True))
+        self._state = self._columns(self._native(state.to(self.device, self.dtype)))
         self._elapsed = self._native(elapsed.to(self.device, torch.int64, copy=True))
-        return torch.as_tensor(self.observe(self.xp, self._state)).clone()
+        self._free = 0
+        return self._observed()
 
     def step(self, actions: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
         """One step in every lane; lanes whose episode ends start the next one at once.
@@ -209,10 +228,10 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
             actions: ``[lanes]`` int64 on the environment's device (other arrays are converted).
         """
         actions = torch.as_tensor(actions, device=self.device)
-        outputs = [torch.as_tensor(each) for each in self.advance(self._native(actions))]
-        observation, final, reward, terminated, truncated, done = outputs
-        info = {"final_obs": final.clone(), "_final_obs": done}
-        return observation.clone(), reward, terminated, truncated, info
+        observation, final, reward, terminated, truncated, done = (
+            torch.as_tensor(each).clone() for each in self.advance(self._native(actions))
+        )
+        return observation, reward, terminated, truncated, {"final_obs": final, "_final_obs": done}
 
     def advance(self, action: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
         """A step in arrays of ``xp``, for callers that only read them: they may share memory.
@@ -226,16 +245,45 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         """
         if self._state is None:
             raise RuntimeError("step before reset; call reset(seed=...) first")
-        xp, start = self.xp, self._start()
-        after, reward, terminated = self.transition(xp, self._state, action)
+        after, reward, terminated = self.transition(self.xp, self._state, action)
+        if isinstance(reward, float):
+            reward = self._same(reward)
+        final = self.observe(self.xp, after)
+        self._state = after
+        if not self._on_cpu:
+            return self._ended_where(final, reward, terminated)
+        if not final.flags.c_contiguous:
+            final = _rows(final)
+        self._elapsed += self._one
+        truncated, done = self._never, terminated
+        self._free -= 1
+        if self._free <= 0:
+            truncated = self._elapsed >= self._most
+            done = terminated | truncated
+            self._free = self._limit - int(self._elapsed.max())
+        if 1 not in done.tobytes():  # the quickest way to ask; most steps of few lanes end here
+            return final, final, reward, terminated, truncated, done
+        (lanes,) = done.nonzero()
+        start, observation = self.starts.take(lanes), final.copy()
+        self._state = after.copy("K")
+        self._state[lanes], observation[lanes] = start, self.observe(np, start)
+        self._elapsed[lanes] = 0
+        return observation, final, reward, terminated, truncated, done
+
+    def _same(self, reward: float) -> Any:
+        """``[lanes]`` times one number."""
+        if self._paid[1] is None or self._paid[0] != reward:
+            paid = torch.full((self.num_envs,), reward, dtype=self.dtype, device=self.device)
+            self._paid = reward, self._native(paid)
+        return self._paid[1]
+
+    def _ended_where(
+        self, final: Tensor, reward: Tensor, terminated: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The rest of a step in tensors, without asking the device whether an episode ended."""
         elapsed = self._elapsed + 1
         truncated = elapsed >= self._limit
         done = terminated | truncated
-        final = self.observe(xp, after)
-        # Most steps end no episode; asking is free on the CPU and a synchronisation on a GPU.
-        if self._on_cpu and not done.any():
-            self._state, self._elapsed = after, elapsed
-            return final, final, reward, terminated, truncated, done
-        self._state = xp.where(done.reshape(-1, *[1] * (after.ndim - 1)), start, after)
-        self._elapsed = xp.where(done, 0, elapsed)
-        return self.observe(xp, self._state), final, reward, terminated, truncated, done
+        start, wide = self.starts.take_where(done), done.view(-1, *[1] * (self._state.ndim - 1))
+        self._state, self._elapsed = torch.where(wide, start, self._state), elapsed * ~done
+        return self.observe(torch, self._state), final, reward, terminated, truncated, done

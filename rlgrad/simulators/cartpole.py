@@ -26,6 +26,12 @@ class CartPole(TorchVectorEnv):
 
     noise_per_reset: ClassVar[int] = 4
 
+    def __init__(self, num_envs: int = 1, **kwargs: Any) -> None:
+        super().__init__(num_envs, **kwargs)
+        self._force = self.array([-FORCE, FORCE])
+        pole = POLE_MOMENT, TOTAL_MASS, MASS_POLE, HALF_LENGTH
+        self._numbers = self.numbers(GRAVITY, *pole, 4 / 3, TAU, X_LIMIT, ANGLE_LIMIT)
+
     def spaces(self) -> tuple[Box, Discrete]:
         """Gymnasium's own: observations reach to twice the limits."""
         high = np.array([2 * X_LIMIT, np.inf, 2 * ANGLE_LIMIT, np.inf], dtype=np.float32)
@@ -37,16 +43,30 @@ class CartPole(TorchVectorEnv):
 
     def transition(self, xp: Any, state: Any, action: Any) -> tuple[Any, Any, Any]:
         """Explicit Euler, as Gymnasium's default, operation for operation."""
-        velocity, angle, spin = state[:, 1], state[:, 2], state[:, 3]
+        gravity, pole_moment, mass, mass_pole, half, ratio, tau, far, steep = self._numbers
+        rows = state.T
+        angle, spin = rows[2], rows[3]
         cos, sin = xp.cos(angle), xp.sin(angle)
-        force = FORCE * (2 * xp.asarray(action, dtype=state.dtype) - 1)
-        temp = (force + POLE_MOMENT * (spin * spin) * sin) / TOTAL_MASS
-        spin_rate = (GRAVITY * sin - cos * temp) / (
-            HALF_LENGTH * (4 / 3 - MASS_POLE * (cos * cos) / TOTAL_MASS)
-        )
-        rate = xp.empty_like(state)
-        rate[:, 0], rate[:, 2], rate[:, 3] = velocity, spin, spin_rate
-        rate[:, 1] = temp - POLE_MOMENT * spin_rate * cos / TOTAL_MASS
-        after = state + TAU * rate
-        terminated = (abs(after[:, 0]) > X_LIMIT) | (abs(after[:, 2]) > ANGLE_LIMIT)
-        return after, xp.ones_like(angle), terminated
+        temp = spin * spin
+        temp *= pole_moment
+        temp *= sin
+        temp += self._force[action]
+        temp /= mass
+        moment = cos * cos
+        moment *= mass_pole
+        moment /= mass
+        moment = ratio - moment
+        moment *= half
+        sin *= gravity
+        sin -= cos * temp
+        after = xp.empty_like(rows)  # at first the rates of change
+        after[0::2] = rows[1::2]
+        pull = xp.divide(sin, moment, out=after[3]) * pole_moment
+        pull *= cos
+        pull /= mass
+        xp.subtract(temp, pull, out=after[1])
+        after *= tau
+        after += rows
+        terminated = abs(after[0]) > far
+        terminated |= abs(after[2]) > steep
+        return after.T, 1.0, terminated

@@ -24,6 +24,12 @@ class MountainCar(TorchVectorEnv):
 
     noise_per_reset: ClassVar[int] = 1
 
+    def __init__(self, num_envs: int = 1, **kwargs: Any) -> None:
+        super().__init__(num_envs, **kwargs)
+        self._push = self.array([-FORCE, 0.0, FORCE])
+        self._numbers = self.numbers(3.0, GRAVITY, LEFT, GOAL, 0.0)
+        self._bounds = [self.array(each) for each in (-SPEED, SPEED, LEFT, RIGHT)]
+
     def spaces(self) -> tuple[Box, Discrete]:
         """Gymnasium's own."""
         low, high = np.array([LEFT, -SPEED]), np.array([RIGHT, SPEED])
@@ -35,12 +41,17 @@ class MountainCar(TorchVectorEnv):
 
     def transition(self, xp: Any, state: Any, action: Any) -> tuple[Any, Any, Any]:
         """Gravity along sin(3 x), a push, and a wall on the left that takes all speed."""
-        push = xp.asarray(action, dtype=state.dtype) - 1
-        velocity = state[:, 1] + (push * FORCE - GRAVITY * xp.cos(3 * state[:, 0]))
-        velocity = xp.clip(velocity, -SPEED, SPEED)
-        moved = state[:, 0] + velocity
-        velocity = xp.where((moved <= LEFT) & (velocity < 0), 0.0, velocity)
-        after = xp.empty_like(state)
-        after[:, 0], after[:, 1] = xp.clip(moved, LEFT, RIGHT), velocity
-        terminated = (moved >= GOAL) & (velocity >= 0)
-        return after, xp.full_like(velocity, -1.0), terminated
+        three, gravity, left, goal, zero = self._numbers
+        slowest, fastest, wall, end = self._bounds
+        rows = state.T
+        pull = xp.cos(rows[0] * three)
+        pull *= gravity
+        velocity = self._push[action] - pull
+        velocity += rows[1]
+        velocity = xp.minimum(xp.maximum(velocity, slowest), fastest)
+        moved = rows[0] + velocity
+        velocity = xp.where((moved <= left) & (velocity < zero), zero, velocity)
+        after = xp.empty_like(rows)
+        xp.minimum(xp.maximum(moved, wall), end, out=after[0])
+        after[1] = velocity
+        return after.T, -1.0, (moved >= goal) & (velocity >= zero)
