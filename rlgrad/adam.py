@@ -7,6 +7,8 @@ a seed the same bits in any company are used (no pow).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -41,7 +43,18 @@ class SeedAdam(nn.Module):
         self.register_buffer("powers", ones)
         self.register_buffer("decays", ones.new_tensor([beta1, beta2]), persistent=False)
 
-    @torch.no_grad()
+    def _arrays(self) -> tuple[Any, Any, Any, Any, Any]:
+        """Mean, square, powers, decays and a scratch like the mean, kept while they stay there."""
+        kept: tuple[Any, Any] | None = self.__dict__.get("_kept")
+        if kept is None or kept[0] is not self.mean:
+            state = self.mean, self.square, self.powers, self.decays, torch.empty_like(self.mean)
+            kept = self.__dict__["_kept"] = self.mean, tuple(native(x) for x in state)
+        return kept[1]
+
+    def __getstate__(self) -> dict[str, object]:
+        # A copy has memory of its own.
+        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
+
     def step(
         self,
         parameter: Float[Tensor, "S P"],
@@ -49,22 +62,21 @@ class SeedAdam(nn.Module):
         step_size: Float[Tensor, "S 1"],
     ) -> None:
         """Move ``parameter`` against ``gradient``, each seed by its own step size."""
-        powers, mean, square = native(self.powers), native(self.mean), native(self.square)
-        g, size = native(gradient), native(step_size)
-        powers *= native(self.decays)
-        left, right = 1 - powers[:, :1], 1 - powers[:, 1:]
-        if isinstance(g, np.ndarray):
-            left, right = left.astype(mean.dtype), right.astype(mean.dtype)
-        else:
-            left, right = left.to(mean.dtype), right.to(mean.dtype)
+        mean, square, powers, decays, scratch = self._arrays()
+        g, moved = native(gradient), native(parameter)
+        xp: Any = np if isinstance(mean, np.ndarray) else torch
+        powers *= decays
+        left, right = native((1 - self.powers).to(self.mean)).T
+        xp.multiply(g, 1 - self.beta1, out=scratch)
         mean *= self.beta1
-        mean += (1 - self.beta1) * g
+        mean += scratch
+        xp.multiply(g, g, out=scratch)
+        scratch *= 1 - self.beta2
         square *= self.beta2
-        square += (1 - self.beta2) * (g * g)
-        # The square root of both: x ** 0.5 is each library's sqrt.
-        root = (square / right) ** 0.5
-        root += self.epsilon
-        move = mean * (size / left)
-        move /= root
-        parameter = native(parameter)
-        parameter -= move
+        square += scratch
+        xp.divide(square, right[:, None], out=scratch)
+        xp.sqrt(scratch, out=scratch)
+        scratch += self.epsilon
+        xp.divide(mean, scratch, out=scratch)
+        scratch *= native(step_size) / left[:, None]
+        moved -= scratch

@@ -13,4 +13,6 @@ from torch import Tensor
 
 def native(x: Tensor) -> Any:
     """The memory of ``x``: an array that shares it on the CPU, ``x`` itself elsewhere; no graph."""
-    return x.detach().numpy() if x.is_cpu else x.detach()
+    if x.requires_grad:
+        x = x.detach()
+    return x.numpy() if x.is_cpu else x
