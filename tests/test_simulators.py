@@ -20,9 +20,10 @@ from gymnasium.vector import AutoresetMode
 
 from rlgrad.simulators import SIMULATORS
 from rlgrad.simulators.acrobot import SPIN_LIMITS, Acrobot
+from rlgrad.simulators.base import TorchVectorEnv
 from rlgrad.simulators.cartpole import ANGLE_LIMIT, X_LIMIT, CartPole
 from rlgrad.simulators.mountaincar import GOAL, LEFT, RIGHT, SPEED, MountainCar
-from rlgrad.streams import Purpose, derive
+from rlgrad.streams import Purpose, Streams, derive
 
 torch.set_num_threads(1)
 Z_BOUND = 6.5
@@ -353,6 +354,54 @@ def test_reset_without_a_seed_goes_on_with_the_noise():
     assert first.elapsed.tolist() == [0, 0, 0]
     # Without any seed there is fresh entropy: 96 random bits agree with probability 1e-29.
     assert not torch.equal(CartPole(3).reset()[0], CartPole(3).reset()[0])
+
+
+@pytest.mark.parametrize("name", SIMULATORS)
+@pytest.mark.parametrize("numpy_on_cpu", [True, False])
+def test_start_k_of_a_lane_takes_number_k_of_its_seed(name, numpy_on_cpu, monkeypatch):
+    """Over several fillings of the table, by lanes that end at different times."""
+    monkeypatch.setattr(TorchVectorEnv, "numpy_on_cpu", numpy_on_cpu)
+    monkeypatch.setattr("rlgrad.simulators.starts.ROWS", 5)
+    seeds = [5, 2**62, 9]
+    env = gymnasium.make_vec(name, num_envs=3, max_episode_steps=3)
+    seen, _ = env.reset(seed=seeds)
+    counts = torch.zeros(3, dtype=torch.int64)
+    for t in range(60):
+        assert torch.equal(env.starts.used, counts + 1)
+        for lane, seed in enumerate(seeds):
+            if int(env.elapsed[lane]) == 0:
+                k, count = int(counts[lane]), env.noise_per_reset
+                numbers = Streams([seed]).uniform(Purpose.RESET, k, 1, count)[0]
+                expected = env.initial(numbers)
+                assert torch.equal(env.state[lane], expected[0])
+                first = torch.as_tensor(env.observe(env.xp, env._native(expected)))
+                assert torch.equal(seen[lane], first[0])
+        if t % 7 == 2:  # the clocks of the lanes part
+            env.restore(env.state.clone(), torch.tensor([0, 1, 2]) % (t % 3 + 1))
+        seen, *_, info = env.step(torch.zeros(3, dtype=torch.int64))
+        counts += info["_final_obs"]
+    assert int(counts.min()) > 15
+    if "Cart" in name or "Car" in name or "Acro" in name:
+        assert len(set(counts.tolist())) > 1
+
+
+@pytest.mark.parametrize("name", ["rlgrad/CartPole-v1", "rlgrad/DiscountProbe-v0"])
+def test_starts_go_on_where_they_were(name):
+    """A restored simulator starts the same episodes, however far its table had come."""
+    make = {"num_envs": 3, "max_episode_steps": 4}
+    env, other = (gymnasium.make_vec(name, **make) for _ in range(2))
+    env.reset(seed=5)
+    for _ in range(90):
+        env.step(torch.zeros(3, dtype=torch.int64))
+    other.reset(seed=5)
+    other.restore(env.state.clone(), env.elapsed.clone())
+    other.starts.used = env.starts.used
+    for t in range(300):
+        action = torch.full((3,), t // 3 % 2)
+        (*found, info), (*expected, wanted) = other.step(action), env.step(action)
+        assert all(map(torch.equal, found, expected))
+        assert torch.equal(info["final_obs"], wanted["final_obs"])
+    assert torch.equal(other.starts.used, env.starts.used)
 
 
 @pytest.mark.parametrize("name", SIMULATORS)

@@ -14,22 +14,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from rlgrad.simulators.arrays import Arrays, rows
 from rlgrad.simulators.starts import Starts
 from rlgrad.streams import Purpose, derive
 
 
-def _rows(columns: Any) -> Any:
-    """The same ``[lanes, ...]`` in memory of its own, lane by lane.
-
-    One assignment would walk over many lanes' few components at a time, which is slow.
-    """
-    rows = np.empty(columns.shape, columns.dtype)
-    for i in range(columns.shape[1]):
-        rows[:, i] = columns[:, i]
-    return rows
-
-
-class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
+class TorchVectorEnv(Arrays, VectorEnv[Tensor, Tensor, Tensor], ABC):
     """A batch of environments in tensors on one device; ``gymnasium.vector.VectorEnv``'s interface.
 
     Actions, observations, rewards and flags are tensors. Autoreset is SAME_STEP: where an episode
@@ -50,8 +40,6 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
     }
     noise_per_reset: ClassVar[int]
     """Uniform numbers that ``initial`` takes per lane."""
-    numpy_on_cpu: ClassVar[bool] = True
-    """Whether numpy does the arithmetic on the CPU; without it torch does, as on a GPU."""
 
     def __init__(
         self,
@@ -69,39 +57,18 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
                 f"got render_mode {render_mode!r}; a batched simulator does not render: "
                 "use gymnasium.make for one environment"
             )
-        self.num_envs, self.device, self.dtype = num_envs, torch.device(device), dtype
+        self.num_envs = num_envs
+        Arrays.__init__(self, device, dtype)
         self.max_episode_steps = max_episode_steps
-        self._on_cpu = self.device.type == "cpu" and self.numpy_on_cpu
-        self.xp: Any = np if self._on_cpu else torch
         self.single_observation_space, self.single_action_space = self.spaces()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._state: Any = None
         self._elapsed = self._native(torch.zeros(num_envs, dtype=torch.int64, device=self.device))
-        self._paid: tuple[float, Any] = (0.0, None)
         self._never = np.zeros(num_envs, dtype=bool)
         self._limit = 1 << 62 if max_episode_steps is None else max_episode_steps
         self._free = 0  # steps for which no lane can meet its limit
         self._one, self._most = np.array(1), np.array(self._limit)
-
-    def _native(self, x: Tensor) -> Any:
-        """The same memory as an array of the library that does the arithmetic.
-
-        On the CPU that is numpy: small batches cost dispatch, and numpy has less of it.
-        """
-        return x.numpy() if self._on_cpu else x
-
-    def array(self, numbers: Any) -> Any:
-        """Numbers in an array of ``xp``, in the precision of states."""
-        return self._native(torch.tensor(numbers, dtype=self.dtype, device=self.device))
-
-    def numbers(self, *numbers: float) -> list[Any]:
-        """Constants as ``transition`` takes them fastest: to numpy a Python number is work."""
-        return [self.array(each) if self._on_cpu else each for each in numbers]
-
-    def _columns(self, state: Any) -> Any:
-        """A copy whose memory is component by component, where arithmetic is fastest."""
-        return np.array(state, order="F") if self._on_cpu else self.xp.asarray(state, copy=True)
 
     @property
     def state(self) -> Tensor | None:
@@ -247,13 +214,13 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
             raise RuntimeError("step before reset; call reset(seed=...) first")
         after, reward, terminated = self.transition(self.xp, self._state, action)
         if isinstance(reward, float):
-            reward = self._same(reward)
+            reward = self._full(reward, self.num_envs)
         final = self.observe(self.xp, after)
         self._state = after
         if not self._on_cpu:
             return self._ended_where(final, reward, terminated)
         if not final.flags.c_contiguous:
-            final = _rows(final)
+            final = rows(final)
         self._elapsed += self._one
         truncated, done = self._never, terminated
         self._free -= 1
@@ -269,13 +236,6 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         self._state[lanes], observation[lanes] = start, self.observe(np, start)
         self._elapsed[lanes] = 0
         return observation, final, reward, terminated, truncated, done
-
-    def _same(self, reward: float) -> Any:
-        """``[lanes]`` times one number."""
-        if self._paid[1] is None or self._paid[0] != reward:
-            paid = torch.full((self.num_envs,), reward, dtype=self.dtype, device=self.device)
-            self._paid = reward, self._native(paid)
-        return self._paid[1]
 
     def _ended_where(
         self, final: Tensor, reward: Tensor, terminated: Tensor
