@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from rlgrad.adam import SeedAdam
+from rlgrad.allocator import keep_freed_memory
 from rlgrad.cards import resolve
 from rlgrad.options import Options
 from rlgrad.trainer import Trainer
@@ -133,6 +134,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the command does
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     for size in arguments.sizes.split(";"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import rlgrad
 from rlgrad import cards
+from rlgrad.allocator import keep_freed_memory
 from rlgrad.arguments import Flags, flags_of, parse, positional, spelled, value_of
 from rlgrad.commands import Evaluate, List, Variance
 from rlgrad.comparison.command import Compare
@@ -74,6 +75,7 @@ def _chosen(table: Any, given: set[str]) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 a seed failed, 2 bad input, 130 interrupted."""
+    keep_freed_memory()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else "--help"
     try:

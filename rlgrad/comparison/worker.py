@@ -17,6 +17,7 @@ import time
 import traceback
 from typing import IO, Any
 
+from rlgrad.allocator import keep_freed_memory
 from rlgrad.display import Display, Status
 from rlgrad.errors import UsageError
 
@@ -77,6 +78,7 @@ def _train(task: dict[str, Any], wire: _Wire) -> dict[str, Any]:
 def main() -> None:
     """Serve tasks until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the caller's to handle
+    keep_freed_memory()
     wire = _Wire(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
     for line in sys.stdin:

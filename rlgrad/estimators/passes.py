@@ -25,6 +25,7 @@ BLOCK = 512
 # Units that fill the registers of every CPU: the few numbers that did not would be rounded
 # otherwise by some functions, and where a seed's numbers end depends on its company.
 WHOLE = 32
+_MINUS_ONE = torch.tensor(-1.0)
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
@@ -54,8 +55,19 @@ def activate(x: Tensor, tanh: bool) -> Tensor:
         return x.relu()
     if torch.is_grad_enabled() or x.shape[-1] % WHOLE:
         return x.tanh()
-    # tanh x = 2 sigmoid(2 x) - 1, and torch's sigmoid takes a third of the time of its tanh.
-    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
+    return _from_double(x.mul_(2))
+
+
+def _from_double(x: Tensor) -> Tensor:
+    """Tanh of half of x, in place: 2 sigmoid(x) - 1; torch's sigmoid takes a third of its tanh."""
+    return torch.add(_MINUS_ONE, x.sigmoid_(), alpha=2, out=x)
+
+
+def hidden(x: Tensor, weight: Tensor, bias: Tensor, tanh: bool) -> Tensor:
+    """``activate(affine(x, weight, bias), tanh)``, with tanh's factor 2 inside the product."""
+    if not tanh or torch.is_grad_enabled() or weight.shape[2] % WHOLE:
+        return activate(affine(x, weight, bias), tanh)
+    return _from_double(torch.baddbmm(bias, x, weight, beta=2, alpha=2))
 
 
 def through(gradient: Tensor, hidden: Tensor, tanh: bool) -> Tensor:
@@ -67,9 +79,9 @@ def through(gradient: Tensor, hidden: Tensor, tanh: bool) -> Tensor:
 
 def evaluate(x: Tensor, layers: Layers, tanh: bool) -> Tensor:
     """Outputs ``[S, rows, padded]`` of rows ``[S, rows, in]``."""
-    for i, (bias, weight) in enumerate(layers):
-        x = affine(x if i == 0 else activate(x, tanh), weight, bias)
-    return x
+    for bias, weight in layers[:-1]:
+        x = hidden(x, weight, bias, tanh)
+    return affine(x, layers[-1][1], layers[-1][0])
 
 
 def _padded(gradient: Tensor, columns: int) -> Tensor:
@@ -101,7 +113,7 @@ class Trace:
         self.layers, self.tanh, self.padding = layers, tanh, padding
         self.inputs = [x]
         for bias, weight in layers[:-1]:
-            self.inputs.append(activate(affine(self.inputs[-1], weight, bias), tanh))
+            self.inputs.append(hidden(self.inputs[-1], weight, bias, tanh))
         self.output = affine(self.inputs[-1], layers[-1][1], layers[-1][0])
         """``[S, rows, padded]``."""
 
