@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from rlgrad import store
+from rlgrad.ambient import plain
 from rlgrad.card_files import EnvCard
 from rlgrad.cards import Resolved
 from rlgrad.display import Display
@@ -185,6 +186,7 @@ def _with(
     return {**about, "options": asdict(options), "exact": standing.exact, "resumed": resumed}
 
 
+@plain()
 def resume(
     run: str | Path | Run,
     total_timesteps: int | None = None,

@@ -94,21 +94,31 @@ class Train:
 
         run = read_run(find_run(str(self.resume), self.run.log_dir))
         total = flags.pop("total_timesteps", None)
-        asked = {"environment": self.env, **flags, **parse_pairs(self.env_kwargs, "--env-kwargs")}
+        asked = {"environment": self.env, **flags}
+        asked |= _named("--env-kwargs", parse_pairs(self.env_kwargs, "--env-kwargs"))
+        asked |= _named("--peer-arg", parse_pairs(self.peer_arg, "--peer-arg"))
         if self.agent is not None:
             asked["agent"] = self.agent
         if self.seed is not None or self.seeds is not None:
             asked["seeds"] = tuple(seeds)
         _refuse_other(run, asked)
         options = {key: value for key, value in chosen.items() if key not in FIELDS}
-        again = Resume(str(run.path), total, self.env_module, self.json, self.run)
+        # An environment that is named with its module is consent to import that.
+        named = [module for module in (self.env.rpartition(":")[0],) if module]
+        modules = (*self.env_module, *named)
+        again = Resume(str(run.path), total, modules, self.json, self.run)
         return again.execute(options)
+
+
+def _named(flag: str, pairs: dict[str, Any]) -> dict[str, Any]:
+    """Pairs under names that no hyperparameter has."""
+    return {f"{flag} {key}": value for key, value in pairs.items()}
 
 
 def _refuse_other(run: Run, asked: dict[str, Any]) -> None:
     """Refuse to go on with a run that is not what was asked for."""
-    about = {"environment": run.env_id, "agent": run.agent, "seeds": run.seeds, **run.env_kwargs}
-    has = {**dataclasses.asdict(run.config), **about}
+    about = {"environment": run.env_id, "agent": run.agent, "seeds": run.seeds}
+    has = {**dataclasses.asdict(run.config), **about, **_named("--env-kwargs", run.env_kwargs)}
     for key, value in asked.items():
         if has.get(key) != value:
             raise UsageError(

@@ -241,7 +241,7 @@ class Trainer:
             "device": self.device.type,
         }
         tensors = {**self.learner.state_dict(), **self.episodes.state()}
-        if not self.whole and self.observation is not None:
+        if self.observation is not None:
             tensors |= places(self.lanes, self.observation)
         return tensors, counters
 

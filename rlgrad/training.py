@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from rlgrad import store
+from rlgrad.ambient import plain
 from rlgrad.cards import Resolved, resolve
 from rlgrad.config import FIELDS
 from rlgrad.display import Display
@@ -60,6 +61,7 @@ def start(
     return Session(trainer, run, display, options, Lock(run.path))
 
 
+@plain()
 def train(
     env: str,
     agent: str | None = None,

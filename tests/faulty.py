@@ -34,8 +34,12 @@ class Walk(VectorEnv):
         self.rngs = [np.random.default_rng(lane) for lane in range(lanes)]
         if fault == "action space not batched":
             self.action_space = self.single_action_space
+        if fault == "observation space not batched":
+            self.observation_space = self.single_observation_space
         if fault == "no autoreset mode":
             self.metadata = {}
+        if " called " in fault:
+            self.metadata = {"autoreset_mode": AutoresetMode[fault.rpartition(" ")[2]]}
         if fault == "no lanes":
             self.num_envs = 0
         if fault == "tensors elsewhere":
@@ -65,8 +69,9 @@ class Walk(VectorEnv):
         mask = (options or {}).get("reset_mask", np.ones(self.num_envs, bool))
         if self.broken("mask ignored"):
             mask = np.ones(self.num_envs, bool)
-        if seed is not None:
+        if seed is not None and not (self.broken("only the first seed counts") and self.calls):
             self.rngs = self.seeded(seed)
+        self.detach()
         if self.broken("mask draws for all lanes") and not mask.all():
             for rng in self.rngs:
                 rng.uniform()
@@ -74,11 +79,17 @@ class Walk(VectorEnv):
             self.start(mask)
         self.ended[mask] = False
         info = {"extra": np.arange(self.num_envs)}
-        return self.observe(), info
+        alone = self.broken("reset without infos")
+        return self.observe() if alone else (self.observe(), info)
+
+    def detach(self):
+        """What was returned is never written again, though it is the state."""
+        if self.broken("observation is read back"):
+            self.x = self.x.copy()
 
     def observe(self):
         x = self.x.copy()
-        if self.broken("observation is the state"):
+        if self.broken("observation is the state", "observation is read back"):
             return self.x
         if self.broken("observation in one buffer"):
             self.buffer[:] = x
@@ -102,7 +113,8 @@ class Walk(VectorEnv):
             self.x[lane, 1] += 1
         self.clock[lanes] += 1
         terminated = lanes & (abs(self.x[:, 0]) > EDGE)
-        limit = self.max_episode_steps + {"late limit": 1, "early limit": -1}.get(self.fault, 0)
+        change = {"late limit": 1, "early limit": -1, "never truncated": 10**6}
+        limit = self.max_episode_steps + change.get(self.fault, 0)
         truncated = lanes & (self.clock >= limit)
         if self.broken("limit as an end"):
             terminated, truncated = terminated | truncated, truncated & False
@@ -118,8 +130,15 @@ class Walk(VectorEnv):
             raise RuntimeError("the motor is stuck")
         if self.mode is OFF:
             assert not self.ended.any(), "not reset"
+        if self.broken("action of another lane"):
+            action = np.roll(action, 1)
+        self.detach()
+        before = self.x.copy()
         moving = every if self.broken("action in the reset row counts") else ~resting
-        self.start(resting)
+        if not self.broken("never starts anew"):
+            self.start(resting)
+        if self.broken("reset row counts for the limit"):
+            self.clock[resting] = 1
         reward, terminated, truncated = self.move(action, moving)
         if self.broken("action in the reset row counts"):
             terminated, truncated = terminated & ~resting, truncated & ~resting
@@ -129,6 +148,10 @@ class Walk(VectorEnv):
         done = terminated | truncated
         info, observation = {"extra": np.arange(self.num_envs)}, self.observe()
         self.ended = done.copy()
+        if self.broken("last observation is one step old"):
+            observation[done] = before[done]
+        if self.broken("last reward lost"):
+            reward[done] = 0.0
         if self.mode is SAME and done.any():
             info |= self.restart(done, observation)
             observation = self.observe()
@@ -152,6 +175,13 @@ class Walk(VectorEnv):
         if self.broken("final is the new first"):
             final = self.observe()
         mask = done.copy()
+        if self.broken("final in one buffer"):
+            self.buffer[:] = final
+            final = self.buffer
+        if self.broken("final of another dtype"):
+            final = final.astype(np.float64)
+        if self.broken("final out of range"):
+            final[:, 0] = 99
         if self.broken("final of no lane"):
             return {}
         if self.broken("mask of all lanes"):
@@ -179,6 +209,11 @@ class Walk(VectorEnv):
             truncated = bool(truncated.any())
         if self.broken("writes into actions"):
             actions[:] = 0
+        if self.broken("reward in one buffer"):
+            self.buffer[:, 0] = reward
+            reward = self.buffer[:, 0]
+        if self.broken("info shares memory"):
+            info["extra"] = observation[:, 1]
         if self.broken("flags share memory"):
             truncated = terminated
         if self.broken("info is a list"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,10 @@ def config_of(card: str, **overrides: Any) -> Config:
     """The card's, with small networks and a given scale of values; nothing clipped or added."""
     own = card_files.read_agent(card_files.find("agents")[card]).config
     fixed = {"hidden": (4,), "value_scale": SCALE, "entropy_coef": 0.0, "max_grad_norm": 0.0}
-    return Config(**{**own, **fixed, **overrides})
+    chosen = {**own, **fixed, **overrides}
+    if chosen.get("estimator") == "relax-linear":
+        chosen.setdefault("width", 8)  # thousands of lanes each solve for their own weights
+    return Config(**chosen)
 
 
 def estimator_of(variant: str) -> str:
@@ -149,8 +153,10 @@ def lane_gradients(learner: Learner, rollout: Rollout, second: Tensor | None = N
     """What an update ascends, summed over each lane's valid rows ``[S, P]``; nothing moves."""
     given = []
     learner.policy_adam.step = lambda _, gradient, __: given.append(gradient)
+    # What would train the other networks comes after the policy's gradient: left out.
+    learner.config = replace(learner.config, estimator_steps=0, objective="logits")
     second = rollout.gumbel if second is None else second
-    learner.update(rollout, second, torch.zeros(learner.seeds, 1).to(rollout.reward), 1)
+    learner.update(rollout, second, torch.zeros(learner.seeds, 1).to(rollout.reward), 0)
     count = rollout.valid.flatten(1).sum(1, keepdim=True)
     return -given[0].double() * count
 

@@ -24,6 +24,8 @@ FAULTS = {
     "no lanes": (MODES, "interface", "num_envs is 0"),
     "no autoreset mode": ([NEXT], "interface", r"metadata\['autoreset_mode'\] is None"),
     "action space not batched": (MODES, "interface", "action_space is not single_action_space"),
+    "observation space not batched": (MODES, "interface", "observation_space is not single_obs"),
+    "reset without infos": (MODES, "interface", "reset returned ndarray; expected"),
     "four parts": (MODES, "interface", "step returned a tuple of 4; expected"),
     "raises": (MODES, "raised", "RuntimeError: the motor is stuck"),
     "observation of another dtype": (MODES, "space", "is float64 .3, 2.; expected float32"),
@@ -43,11 +45,18 @@ FAULTS = {
     "info with a number as key": (MODES, "info", "info has the key 7; expected a str"),
     "info mask of numbers": (MODES, "info", r"info\['_extra'\] is no mask"),
     "tensors elsewhere": (MODES, "device", "is on cpu; expected cuda"),
+    "final of another dtype": ([SAME], "space", "of a lane is float64 .2., not in its space"),
+    "final out of range": ([SAME], "space", "of a lane is float32 .2., not in its space"),
+    "only the first seed counts": (MODES, "seed", "the same seed and actions gave another play"),
     "seed ignored": (MODES, "seed", "the same seed and actions gave another play"),
     "seed is a constant": (MODES, "seed", "other seeds give the very same play"),
     "one stream for all lanes": (MODES, "seed", "lanes share one stream.*lanes 0 and 1"),
     "observation in one buffer": (MODES, "buffer", "overwritten by a later call"),
     "observation is the state": (MODES, "buffer", "overwritten by a later call"),
+    "observation is read back": (MODES, "buffer", "writing into what was returned changes"),
+    "reward in one buffer": (MODES, "buffer", "overwritten by a later call"),
+    "final in one buffer": ([SAME], "buffer", "overwritten by a later call"),
+    "info shares memory": (MODES, "buffer", "observation and info share memory"),
     "flags share memory": ([SAME, NEXT], "buffer", "terminated and truncated share memory"),
     "writes into actions": (MODES, "buffer", "writes into the actions"),
     "reward in the reset row": ([NEXT], "autoreset", "mere reset, but has a reward or a flag"),
@@ -56,17 +65,31 @@ FAULTS = {
     "final of no lane": ([SAME], "autoreset", "without its last observation in final_obs"),
     "mask of all lanes": ([SAME], "autoreset", "does not mark the lanes"),
     "final is the new first": ([SAME], "autoreset", "every last observation equals"),
+    "NEXT_STEP called SAME_STEP": ([NEXT], "autoreset", "without its last observation in final"),
+    "SAME_STEP called NEXT_STEP": ([SAME], "autoreset", "mere reset, but has a reward or a flag"),
+    "DISABLED called SAME_STEP": ([OFF], "raised", "not reset"),
+    "DISABLED called NEXT_STEP": ([OFF], "raised", "not reset"),
     "no reset at all": ([SAME], "autoreset", "every last observation equals"),
     "final and first swapped": ([SAME], "autoreset", "swapped, or no reset"),
     "mask ignored": ([OFF], "autoreset", "changed the observations of other lanes"),
     "mask resets nothing": ([OFF], "autoreset", "every last observation equals"),
     "mask draws for all lanes": ([OFF], "autoreset", "of one lane disturbs the others"),
     "late limit": (MODES, "limit", "went on beyond the limit of 7 steps"),
+    "never truncated": (MODES, "limit", "went on beyond the limit of 7 steps"),
+    "reset row counts for the limit": ([NEXT], "limit", "truncated before the limit of 7 steps"),
+    "never starts anew": ([NEXT], "limit", "truncated before the limit of 7 steps"),
     "early limit": (MODES, "limit", "truncated before the limit of 7 steps"),
     "limit as an end": (MODES, "limit", "ended at the limit of 7 steps is not truncated"),
     "truncated at once": (MODES, "limit", "truncated before the limit of 7 steps"),
     "clock not reset": ([SAME], "limit", "truncated before the limit of 7 steps"),
     "clock not reset at an end": ([SAME], "limit", "truncated before the limit of 7 steps"),
+}
+# What only a comparison with the single environment can find.
+UNSEEN = {
+    "last observation is one step old": MODES,
+    "last reward lost": MODES,
+    "action of another lane": MODES,
+    "SAME_STEP called DISABLED": [SAME],
 }
 CASES = [(fault, mode) for fault, (modes, _, _) in FAULTS.items() for mode in modes]
 
@@ -112,6 +135,12 @@ def test_lanes_are_compared_with_one_environment_alone(mode):
     report = report_of(Walk(mode), single=lambda: SingleWalk(bias=0.5))
     assert [each.check for each in report.faults] == ["reference"]
     assert "lane 0: reward of step 0, 3 times" in report.faults[0].text
+
+
+@pytest.mark.parametrize("fault", UNSEEN)
+def test_what_only_one_environment_alone_can_show(fault):
+    for mode in UNSEEN[fault]:
+        assert report_of(Walk(mode, fault), single=SingleWalk).faults[-1].check == "reference"
 
 
 def test_what_cannot_be_judged_is_said():

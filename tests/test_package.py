@@ -25,8 +25,8 @@ CARDS = (
 # A module may import modules of earlier rows; in its own row only what SIDEWAYS lists. This is the
 # table of docs/design.md with the modules of today: later work adds its row here first.
 ROWS = [
-    ["actions", "adam", "bootstrap", "checking.findings", "clock", "comparison", "display",
-     "drawing", "errors", "estimators.checks", "estimators.noise", "estimators.passes",
+    ["actions", "adam", "ambient", "bootstrap", "checking.findings", "clock", "comparison",
+     "display", "drawing", "errors", "estimators.checks", "estimators.noise", "estimators.passes",
      "estimators.statistics", "lab", "lab.parts", "log", "peers", "report", "returns",
      "simulators.arrays", "simulators.single", "streams", "versions"],
     ["agent", "arguments", "checking.forms", "config", "engine", "estimators.base",

@@ -22,6 +22,7 @@ from tensorboard_server import serving
 
 import rlgrad
 from rlgrad import cards, store, training
+from rlgrad.cli import main
 from rlgrad.display import Display
 from rlgrad.errors import UsageError
 from rlgrad.options import Options
@@ -32,6 +33,7 @@ ROOT = Path(__file__).parent.parent
 AGENTS = sorted(name for name in cards.find("agents") if not cards.agent_card(name).algorithm)
 SMALL = {"num_envs": 2, "num_steps": 16, "hidden": (8,), "max_episode_steps": 23}
 WALL_CLOCK = ("time/",)
+SIMULATED = ("CartPole-v1",)
 
 
 class KilledError(BaseException):
@@ -86,12 +88,15 @@ ENVS = {
     },
     "Hidden": {"hidden": 1.0},
     "Bad": {"bad": 0.005},
+    "Short": {"bad": 0.0002},
 }
+LIMIT, SOLVED = {"Short": 3}, {"Short": -2.3}
 for name, kwargs in ENVS.items():
     if f"resume/{name}-v0" not in gymnasium.registry:
         gymnasium.register(
-            f"resume/{name}-v0", Walk, max_episode_steps=23, kwargs=kwargs, disable_env_checker=True
-        )
+            f"resume/{name}-v0", Walk, kwargs=kwargs, disable_env_checker=True,
+            max_episode_steps=LIMIT.get(name, 23), reward_threshold=SOLVED.get(name),
+        )  # fmt: skip
 
 
 @pytest.fixture
@@ -101,7 +106,9 @@ def begin(tmp_path):
     def begin(env, agent, seeds=(1000, 1001), total=400, display=None, **options):
         flags = {k: options.pop(k) for k in list(options) if k not in asdict(Options())}
         resolved = cards.resolve(env, agent, None, {**SMALL, "total_timesteps": total, **flags})
-        chosen = {"eval_episodes": 2, "quiet": True, "log_dir": str(tmp_path), **options}
+        # Which engine is the faster is not measured: that takes longer than the training.
+        vec = {} if env in SIMULATED else {"vec": "sync"}
+        chosen = {"eval_episodes": 2, "quiet": True, "log_dir": str(tmp_path), **vec, **options}
         return training.start(resolved, list(seeds), Options(**chosen), display)
 
     return begin
@@ -243,15 +250,25 @@ def test_a_damaged_run_is_refused_and_left_as_it_is(begin, name, old, new, said)
     assert after == before
 
 
-def test_an_environment_that_forgets_is_said_and_marked(begin, capsys):
-    run = killed(begin("resume/Hidden-v0", "actor-critic", display=Dying(6), **OFTEN))
+@pytest.mark.parametrize("agent", ["actor-critic", "reinforce"])
+def test_an_environment_that_forgets_is_said_and_marked(begin, capsys, agent):
+    """Agents that learn from whole episodes reset all lanes anyway, but trust them no more."""
+    run = killed(begin("resume/Hidden-v0", agent, display=Dying(6), **OFTEN))
     rlgrad.resume(run, quiet=False)
     assert "in 4 of 4 environments, which start new episodes" in capsys.readouterr().err
     assert run.result()["exact"] is False
     assert json.loads((run.path / "run.json").read_text())["exact"] is False
-    assert {seed["steps"] for seed in run.result()["seeds"]} == {416}
+    if agent == "actor-critic":
+        assert {seed["steps"] for seed in run.result()["seeds"]} == {416}
     # Episodes that were torn are not counted: none is longer than the limit.
     assert all(row.get("rollout/ep_len_mean", 0) <= 23 for row in run.metrics())
+
+
+@pytest.mark.parametrize("agent", ["actor-critic", "reinforce"])
+def test_another_engine_than_before_is_marked(begin, agent):
+    """A simulator's float32 is not Gymnasium's float64."""
+    run = killed(begin("CartPole-v1", agent, display=Dying(4), **OFTEN))
+    assert rlgrad.resume(run, vec="sync").result()["exact"] is False
 
 
 def test_workers_stand_where_one_process_stood(begin):
@@ -269,6 +286,32 @@ def test_seeds_that_failed_stay_failed(begin):
     assert set(statuses) == {"failed", "finished"}
     run = killed(begin("resume/Bad-v0", "actor-critic", display=Dying(4), **options))
     same(straight.run, rlgrad.resume(run))
+
+
+def test_seeds_that_ended_each_in_its_way_stay_so(begin):
+    """Some are solved, some failed and some still train when the kill comes; then a larger -n."""
+    options = {"seeds": range(1000, 1008), "total": 480, "stop_when_solved": True, **OFTEN}
+    options |= {"max_episode_steps": 3}
+    straight = begin("resume/Short-v0", "actor-critic", **options)
+    straight.go()
+    ends = [seed["status"] for seed in straight.run.result()["seeds"]]
+    assert set(ends) == {"solved", "failed", "finished"}
+    run = killed(begin("resume/Short-v0", "actor-critic", display=Dying(12), **options))
+    _, counters = store.load_checkpoint(run.checkpoints()[-1])
+    assert {each["status"] for each in counters["outcomes"]} == {"solved", "failed", "running"}
+    torch.set_num_threads(2)
+    try:
+        same(straight.run, rlgrad.resume(run))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    before, rows = whole(run)[0]["policy.flat"], run.metrics()
+    run = rlgrad.resume(run, 512)
+    after = whole(run)[0]["policy.flat"]
+    moved = [not torch.equal(x, y) for x, y in zip(before, after, strict=True)]
+    assert moved == [end == "finished" for end in ends]
+    assert run.metrics()[: len(rows)] == rows
+    assert [seed["status"] for seed in run.result()["seeds"]] == ends
 
 
 class Signalled(Dying):
@@ -403,6 +446,27 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     done = rlgrad_process("train", "CartPole-v1", *flags[2:4], "--resume", run.path, "-n", "4100")
     assert done.returncode == 0, done.stderr
     assert store.read_run(run.path).config.total_timesteps == 4100
+
+
+def test_train_resume_takes_only_what_the_run_was_begun_with(begin, capsys, monkeypatch):
+    """An environment named with its module is consent to import it; other flags are compared."""
+    run = begin("test_resume:resume/Walk-v0", "actor-critic", total=32)
+    run.go()
+    monkeypatch.delitem(sys.modules, "test_resume", raising=False)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    train = "train", "test_resume:resume/Walk-v0", "--resume", str(run.run.path), "--quiet"
+    for flags, said in {
+        ("--seeds", "3"): "has seeds = (1000, 1001), and (0, 1, 2) is asked for",
+        ("--agent", "relax"): "has agent = 'actor-critic', and 'relax'",
+        ("--gamma", "0.5"): "has gamma = 0.99, and 0.5",
+        ("--env-kwargs", "gamma:0.99"): "has --env-kwargs gamma = None, and 0.99",
+        ("--peer-arg", "gamma:0.99"): "has --peer-arg gamma = None, and 0.99",
+        ("-n", "31"): "got -n 31; expected at least the 32",
+    }.items():
+        assert main([*train, *flags]) == 2
+        assert said in capsys.readouterr().err
+    assert main([*train, "-n", "64", "--num-envs", "2"]) == 0
+    assert {seed["steps"] for seed in run.run.result()["seeds"]} == {64}
 
 
 @pytest.mark.slow

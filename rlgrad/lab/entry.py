@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from rlgrad.ambient import plain
 from rlgrad.errors import UsageError, nearest
 from rlgrad.lab import freeze
 from rlgrad.lab.freeze import CriticChoice, Frozen
@@ -25,18 +23,7 @@ def _silent(line: str) -> None:
     return None
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """For small tensors, where a second thread only waits; then as many as before."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@_one_thread()
+@plain()
 def variance(
     target: str | None = None,
     estimators: str | Sequence[str] = "all",
