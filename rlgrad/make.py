@@ -16,9 +16,11 @@ from gymnasium.wrappers import FlattenObservation
 
 from rlgrad.card_files import EnvCard
 from rlgrad.errors import UsageError, nearest
+from rlgrad.pooled import PooledVectorEnv
+from rlgrad.rows import Lane
 from rlgrad.seeded import SeededEpisodes
 from rlgrad.simulators import SIMULATORS
-from rlgrad.vectorising import Lane, PooledVectorEnv, measure, vectorise
+from rlgrad.vectorising import measure, vectorise
 
 _SUPPORTED = (
     "supported are Discrete, MultiDiscrete and MultiBinary actions, and Box, Discrete, "
@@ -131,6 +133,8 @@ def make_gymnasium(
 ) -> VectorEnv[Any, Any, Any]:
     """Gymnasium's own environment, vectorised in this process, one seed per lane and episode."""
     lane = functools.partial(_seeded, env_id, env_kwargs, max_episode_steps)
+    if autoreset is AutoresetMode.SAME_STEP:
+        return vectorise(lane, num_envs, "sync")
     return gymnasium.vector.SyncVectorEnv([lane] * num_envs, autoreset_mode=autoreset)
 
 
@@ -162,7 +166,7 @@ def _seeded(
     return SeededEpisodes(env if boxed else FlattenObservation(env))
 
 
-def _lane(card: EnvCard, max_episode_steps: int) -> Lane:
+def make_lane(card: EnvCard, max_episode_steps: int) -> Lane:
     """What makes one lane: Box observations, every episode with a seed of its own."""
     return functools.partial(_seeded, card.id, card.kwargs, max_episode_steps, card.modules)
 
@@ -177,7 +181,7 @@ def choose_vec(card: EnvCard, num_envs: int, max_episode_steps: int, vec: str) -
     """(engine of the environments, why) for ``--vec``: auto measures those with the same bits."""
     if is_simulated(card, vec) or vec != "auto":
         return vec, ""
-    return measure(_lane(card, max_episode_steps), num_envs)
+    return measure(make_lane(card, max_episode_steps), num_envs)
 
 
 def _pooled(env_id: str, num_envs: int, max_episode_steps: int) -> VectorEnv[Any, Any, Any]:
@@ -216,7 +220,7 @@ def make_training(
             raise UsageError("--vec envpool takes no --env-kwargs; use --vec auto")
         return _pooled(card.id, num_envs, max_episode_steps)
     if not is_simulated(card, vec):
-        return vectorise(_lane(card, max_episode_steps), num_envs, vec)
+        return vectorise(make_lane(card, max_episode_steps), num_envs, vec)
     name = card.simulator or card.id
     if name not in SIMULATORS:
         raise UsageError(f"{card.path}: unknown simulator {name!r}; {nearest(name, SIMULATORS)}")

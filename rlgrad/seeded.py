@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from rlgrad.errors import shown
 from rlgrad.streams import Purpose, derive
 
 
@@ -27,6 +28,10 @@ class Place(NamedTuple):
     """``[features]``, the last as agents see it; a lane itself does not keep it."""
 
 
+class WrongError(Exception):
+    """An environment gave what is no observation of its space, no number or no flag."""
+
+
 class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Resets every episode with a seed of its own, derived from the lane's seed and its number.
 
@@ -37,6 +42,8 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self._root: int | None = None
         self.episode = 0
+        self.given: int | None = None
+        """Seed that the present episode's reset was given."""
         self.place_to_take: Place | None = None
         """Set before ``take_place``: a vector environment hands values to lanes one each."""
         self._scalar = not self.action_space.shape
@@ -52,18 +59,26 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
             # Gymnasium and old environments take 32-bit seeds at most.
             seed = derive(self._root, Purpose.RESET, self.episode) & 0x7FFFFFFF
             self.episode += 1
-        self._actions, self._total = array("q"), 0.0
-        return super().reset(seed=seed, options=options)
+        self._actions, self._total, self.given = array("q"), 0.0, seed
+        return self.env.reset(seed=seed, options=options)
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Act, and keep the action until the episode's end."""
         if self._scalar:
             self._actions.append(int(action))
         else:
             self._actions.extend(np.ravel(action).tolist())
-        observation, reward, terminated, truncated, info = super().step(action)
-        self._total += float(reward)
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        try:
+            self._total += float(reward)
+        except (TypeError, ValueError):
+            raise WrongError(f"gave the reward {shown(reward)}; expected a number") from None
         return observation, reward, terminated, truncated, info
+
+    @property
+    def time(self) -> int:
+        """Steps of the present episode, with one that is under way."""
+        return len(self._actions) // int(np.prod(self.action_space.shape or ()))
 
     def place(self) -> Place:
         """Where the lane stands.

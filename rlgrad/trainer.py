@@ -91,7 +91,7 @@ class Trainer:
         self.where = f"{self.device} ({why})"
         vec, self.why_vec = choose_vec(card, lanes, c.max_episode_steps, self.options.vec)
         env = make_training(card, lanes, c.max_episode_steps, self.device, vec)
-        self.lanes = Lanes(env)
+        self.lanes = Lanes(env, self.seeds)
 
     def _notes(self) -> list[str]:
         """What the user should hear about how flags are taken."""

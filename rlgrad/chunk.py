@@ -1,0 +1,166 @@
+"""Some environments stepped one after another, with everything that each of them may do wrong."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from rlgrad.errors import UsageError, shown
+from rlgrad.hanging import WATCH, HangingError
+from rlgrad.rows import IDLE, UNMADE, UNSEEDED, Lane, LaneError, Rows, moment, standing
+from rlgrad.seeded import SeededEpisodes, WrongError
+
+_FLAGS = frozenset({bool, np.bool_})
+
+
+def _told(error: BaseException) -> str:
+    """What was raised, and where, in a line."""
+    text, place = " ".join(str(error).split())[:500], traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__}: {text} ({place[-1].filename}, line {place[-1].lineno})"
+
+
+class Chunk:
+    """Environments stepped in a loop, in mode SAME_STEP, from and to rows of arrays.
+
+    Args:
+        name: of the environment, for messages.
+        lanes: make the environments; their observations are of one Box space.
+        rows: of these environments.
+        first: number of the first among all of the vector environment's.
+        watched: whether one that hangs is interrupted here; else who owns the process sees to it.
+
+    Raises:
+        LaneError: here or later, where an environment raises, or gives what is no observation of
+            its space, no number or no flag.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        lanes: Sequence[Lane],
+        rows: Rows,
+        first: int = 0,
+        watched: bool = False,
+    ) -> None:
+        self.name, self.rows, self.first, self.watched = name, rows, first, watched
+        self._shape, self._dtype = rows.observation.shape[1:], rows.observation.dtype
+        self._count = 0
+        self.envs: list[gymnasium.Env[Any, Any]] = []
+        rows.time[:], rows.seed[:] = UNMADE, UNSEEDED
+        if watched:
+            WATCH.start()
+        with self._guarded():
+            for i, lane in enumerate(lanes):
+                rows.at[0] = i
+                self.envs.append(lane())
+
+    def standing(self) -> tuple[int, ...]:
+        """Differs whenever an environment has answered."""
+        return self._count, *standing(self.rows)
+
+    def reset(self, seeds: Sequence[int | None]) -> None:
+        """Start new episodes in all lanes, each from its seed; None: from where it stands."""
+        with self._guarded():
+            for i, seed in enumerate(seeds):
+                self.rows.at[0] = i
+                self._begin(i, seed)
+
+    def _begin(self, i: int, seed: int | None = None) -> None:
+        """A lane's next episode."""
+        self.rows.time[i], self.rows.seed[i] = 0, UNSEEDED if seed is None else seed
+        self.rows.observation[i] = self._observation(self.envs[i].reset(seed=seed)[0])
+        self._note(i)
+
+    def _note(self, i: int) -> None:
+        """Write down where a lane is that keeps its episodes."""
+        env = self.envs[i] if i < len(self.envs) else None
+        if isinstance(env, SeededEpisodes):
+            self.rows.time[i] = env.time
+            self.rows.seed[i] = UNSEEDED if env.given is None else env.given
+
+    def step(self) -> None:
+        """Act in all lanes; one whose episode ends begins the next."""
+        rows = self.rows
+        at, observation, reward, terminated, truncated = (
+            rows.at, rows.observation, rows.reward, rows.terminated, rows.truncated,
+        )  # fmt: skip
+        rows.time[:] += 1
+        actions = rows.action.copy()  # an environment may keep its own
+        with self._guarded():
+            for i, env in enumerate(self.envs):
+                at[0] = i
+                x, reward[i], over, cut, _ = env.step(actions[i])
+                observation[i] = self._observation(x)
+                if type(over) not in _FLAGS or type(cut) not in _FLAGS:
+                    over, cut = _flag(over, "terminated"), _flag(cut, "truncated")
+                terminated[i], truncated[i] = over, cut
+                if over or cut:
+                    rows.final[i] = observation[i]
+                    self._begin(i)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """What goes wrong while environments are played, told as a ``LaneError``."""
+        self._count += 1
+        WATCH.standing = self.standing if self.watched else None
+        try:
+            yield
+        except UsageError:
+            raise
+        except (Exception, HangingError) as error:
+            raise self._failure(error) from error
+        finally:
+            WATCH.standing = None
+        self.rows.at[0] = IDLE
+
+    def _observation(self, x: Any) -> Any:
+        """An observation of the right shape, which assigning it to a row would not ask for."""
+        if type(x) is np.ndarray and x.shape == self._shape and x.dtype is self._dtype:
+            return x
+        y = np.asarray(x)
+        if y.shape != self._shape or not np.can_cast(y.dtype, self._dtype, "same_kind"):
+            raise WrongError(
+                f"gave an observation of shape {y.shape} and type {y.dtype}; expected "
+                f"{self._shape} and {self._dtype}"
+            )
+        return y
+
+    def _failure(self, error: BaseException) -> LaneError:
+        """Which environment failed, how and when."""
+        i = int(self.rows.at[0])
+        self._note(i)
+        wrong = isinstance(error, WrongError)
+        what = str(error) if wrong or isinstance(error, HangingError) else f"raised {_told(error)}"
+        text = "" if wrong else "".join(traceback.format_exception(error))
+        lost = range(self.first + i, self.first + i + 1)
+        return LaneError(self.name, what, lost, moment(self.rows, i), text)
+
+    def call(self, name: str, *args: Any) -> list[Any]:
+        """Call a method of every environment."""
+        answers = [env.get_wrapper_attr(name)(*args) for env in self.envs]
+        for i in range(len(self.envs)):
+            self._note(i)
+        return answers
+
+    def set_attr(self, name: str, values: Sequence[Any]) -> None:
+        """Set an attribute of every environment, to one value each."""
+        for env, value in zip(self.envs, values, strict=True):
+            env.set_wrapper_attr(name, value)
+
+    def close(self) -> None:
+        """Release the environments."""
+        while self.envs:
+            self.envs.pop().close()
+
+
+def _flag(value: Any, name: str) -> bool:
+    """A flag that came as something else than a bool: a number 0 or 1, or an array of one."""
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf" or array.item() not in (0, 1):
+        raise WrongError(f"gave {name} = {shown(value)}; expected a bool")
+    return bool(array.item())
