@@ -20,7 +20,7 @@ from rlgrad.pooled import PooledVectorEnv
 from rlgrad.rows import Lane
 from rlgrad.seeded import SeededEpisodes
 from rlgrad.simulators import SIMULATORS
-from rlgrad.vectorising import measure, vectorise
+from rlgrad.vectorising import vectorise
 
 _SUPPORTED = (
     "supported are Discrete, MultiDiscrete and MultiBinary actions, and Box, Discrete, "
@@ -174,14 +174,7 @@ def make_lane(card: EnvCard, max_episode_steps: int) -> Lane:
 def is_simulated(card: EnvCard, vec: str = "auto") -> bool:
     """Whether training runs on a simulator; it knows no constructor arguments."""
     known = bool(card.simulator or card.id in SIMULATORS)
-    return known and not card.kwargs and vec == "auto"
-
-
-def choose_vec(card: EnvCard, num_envs: int, max_episode_steps: int, vec: str) -> tuple[str, str]:
-    """(engine of the environments, why) for ``--vec``: auto measures those with the same bits."""
-    if is_simulated(card, vec) or vec != "auto":
-        return vec, ""
-    return measure(make_lane(card, max_episode_steps), num_envs)
+    return known and not card.kwargs and vec in ("auto", "simulator")
 
 
 def _pooled(env_id: str, num_envs: int, max_episode_steps: int) -> VectorEnv[Any, Any, Any]:
@@ -213,7 +206,7 @@ def make_training(
         num_envs: lanes.
         max_episode_steps: 0: the environment's own limit.
         device: of a simulator; Gymnasium's environments step on the CPU.
-        vec: auto: the simulator, where there is one, else sync; sync, async or envpool: that.
+        vec: auto: the simulator, where there is one, else sync; else what is to step them.
     """
     if vec == "envpool":
         if card.kwargs:

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from rlgrad.actions import Actions
 from rlgrad.cards import Resolved
+from rlgrad.choosing import choose_vec
 from rlgrad.clock import Clock, Seconds
 from rlgrad.engine import Outcome, Watch
 from rlgrad.errors import UsageError
 from rlgrad.lanes import Lanes
 from rlgrad.learner import Learner
 from rlgrad.make import (
-    choose_vec,
     is_simulated,
     make_one,
     make_training,
@@ -89,8 +89,8 @@ class Trainer:
         simulated = is_simulated(card, self.options.vec)
         self.device, why = choose_device(self.options.device, simulated, lanes)
         self.where = f"{self.device} ({why})"
-        vec, self.why_vec = choose_vec(card, lanes, c.max_episode_steps, self.options.vec)
-        env = make_training(card, lanes, c.max_episode_steps, self.device, vec)
+        self.vec, self.why_vec = choose_vec(card, lanes, c.max_episode_steps, self.options.vec)
+        env = make_training(card, lanes, c.max_episode_steps, self.device, self.vec)
         self.lanes = Lanes(env, self.seeds)
 
     def _notes(self) -> list[str]:

@@ -44,7 +44,7 @@ ROWS = [
      "estimators.measure", "estimators.muprop", "estimators.rebar", "estimators.relaxed", "lanes",
      "plots", "vectorising"],
     ["cards", "checking.replays", "estimators.relax", "make", "places", "rollout"],
-    ["checking.vector", "estimators.build", "lab.tables", "peers.algorithm", "store"],
+    ["checking.vector", "choosing", "estimators.build", "lab.tables", "peers.algorithm", "store"],
     ["checking", "comparison.records", "estimators", "saving"],
     ["comparison.gathering", "comparison.plan", "preflight", "problems.base"],
     ["comparison.analysis", "comparison.workers", "learner", "peers.policy", "problems.catalogue",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import gymnasium
@@ -21,8 +23,10 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import rlgrad
-from rlgrad import hanging, vectorising
+from rlgrad import choosing, hanging, vectorising
+from rlgrad.cards import resolve
 from rlgrad.chunked import ChunkedVectorEnv
+from rlgrad.comparison.records import identity
 from rlgrad.errors import UsageError
 from rlgrad.lanes import Lanes
 from rlgrad.loading import load_learner
@@ -314,13 +318,66 @@ def test_a_run_has_the_same_bits_in_one_process_and_in_workers(tmp_path):
     assert first == second
 
 
-def test_the_choice_is_noted_in_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(vectorising, "cores", lambda: 2)
-    monkeypatch.setattr(vectorising, "WORTH", 1e9)
-    options = {"eval_episodes": 1, "quiet": True, "log_dir": str(tmp_path), "num_envs": 2}
-    run = rlgrad.train("FrozenLake-v1", "actor-critic", total_timesteps=64, **options)
+def chosen(run):
+    """(What the run's card says, what was said at its start)."""
+    card = tomllib.loads((run.path / "card.toml").read_text())
     notes = json.loads((run.path / "run.json").read_text())["notes"]
-    assert any(note.startswith("--vec auto took sync: 2 environments take") for note in notes)
+    return card["environment"]["vec"], [note for note in notes if "--vec" in note]
+
+
+SIZE = {"total_timesteps": 64, "num_envs": 2, "num_steps": 16, "anneal_steps": 200}
+
+
+def begun(log_dir, env="FrozenLake-v1", **options):
+    options = {**SIZE, "eval_episodes": 1, "quiet": True, "log_dir": str(log_dir), **options}
+    return rlgrad.train(env, "actor-critic", seeds=[1000], **options)
+
+
+def test_the_choice_stands_in_the_card_and_is_kept(tmp_path, monkeypatch):
+    """A resumed run is not measured again, and a finished one stands for both engines."""
+    monkeypatch.setattr(vectorising, "cores", lambda: 2)
+    monkeypatch.setattr(vectorising, "WORTH", 0.0)
+    monkeypatch.setattr(vectorising, "GAIN", 1e9)  # whatever is measured: async
+    run = begun(tmp_path)
+    vec, (note,) = chosen(run)
+    assert vec == "async"
+    assert note.startswith("--vec auto took async: 2 environments take")
+    monkeypatch.setattr(vectorising, "WORTH", 1e9)  # from here on: sync
+
+    def measured(*_):
+        raise AssertionError("measured again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(choosing, "measure", measured)
+        longer = rlgrad.resume(run, 96, quiet=True)
+        assert chosen(longer)[0] == "async"
+        straight = begun(tmp_path / "b", vec="sync", total_timesteps=96)
+        states = [load_learner(each, 1000)[0].state_dict() for each in (longer, straight)]
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+        assert chosen(rlgrad.resume(longer, 128, quiet=True, vec="sync"))[0] == "sync"
+        with pytest.raises(UsageError, match="got --vec envpool, and sync steps"):
+            rlgrad.resume(longer, 160, quiet=True, vec="envpool")
+    assert chosen(begun(tmp_path / "c"))[0] == "sync"
+
+
+@pytest.mark.parametrize(
+    ("env", "vec", "other"),
+    [
+        ("FrozenLake-v1", "sync", None),
+        ("FrozenLake-v1", "async", None),
+        ("FrozenLake-v1", "envpool", "envpool"),
+        ("CartPole-v1", "simulator", None),
+        ("CartPole-v1", "sync", "gymnasium"),
+        ("CartPole-v1", "async", "gymnasium"),
+    ],
+)
+def test_a_run_stands_for_all_engines_with_its_bits_alone(env, vec, other):
+    """``compare`` trains again what another engine would have trained otherwise."""
+    asked = resolve(env, "actor-critic")
+    card, expected = identity(dataclasses.replace(asked, vec=vec)), identity(asked)
+    assert card["environment"].pop("vec", None) == other
+    assert card == expected
+    assert "vec" not in expected["environment"]
 
 
 @has_envpool
