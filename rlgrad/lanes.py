@@ -8,7 +8,8 @@ and says which rows are transitions at all.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,9 +21,24 @@ from numpy.typing import NDArray
 from rlgrad.actions import Actions
 from rlgrad.chunked import ChunkedVectorEnv
 from rlgrad.errors import UsageError
+from rlgrad.output import write_whole
 from rlgrad.pooled import PooledVectorEnv
 from rlgrad.rows import LaneError
 from rlgrad.simulators.base import TorchVectorEnv
+
+
+@contextmanager
+def kept_in(folder: Path) -> Iterator[None]:
+    """Write the traceback of an environment that fails to a file of ``folder``, and say so."""
+    try:
+        yield
+    except LaneError as error:
+        if error.details:
+            path = folder / "environment-error.txt"
+            with suppress(OSError):
+                write_whole(path, error.details.encode())
+                error.kept = str(path)
+        raise
 
 
 class Step(NamedTuple):
@@ -52,10 +68,13 @@ class Lanes:
         env: Box observations and Discrete, MultiDiscrete or MultiBinary actions per lane (``make``
             flattens other observations).
         seeds: that the lanes are of, as many for each, for messages; empty: not known.
+        role: of the lanes, for messages, such as "the evaluation of "; empty: training.
     """
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], seeds: Sequence[int] = ()) -> None:
-        self.env, self.seeds = env, list(seeds)
+    def __init__(
+        self, env: VectorEnv[Any, Any, Any], seeds: Sequence[int] = (), role: str = ""
+    ) -> None:
+        self.env, self.seeds, self.role = env, list(seeds), role
         self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         space, actions = env.single_observation_space, env.single_action_space
         supported = isinstance(actions, (Discrete, MultiDiscrete, MultiBinary))
@@ -138,7 +157,8 @@ class Lanes:
         try:
             yield
         except LaneError as error:
-            error.seeds, error.count = self.seeds, self.count // max(len(self.seeds), 1)
+            error.seeds, error.role = self.seeds, self.role
+            error.each = self.count // max(len(self.seeds), 1)
             raise
 
     def _advance(self, env: ChunkedVectorEnv, action: Any) -> Step:

@@ -93,15 +93,21 @@ class LaneError(UsageError):
         self.details = details
         self.seeds: Sequence[int] = ()
         """That the lanes are of, seed by seed; empty: not known."""
-        self.count = 0
+        self.each = 0
         """Lanes of a seed, where seeds are known."""
+        self.role = ""
+        """What the seeds' lanes are for, such as "the evaluation of "; empty: training."""
+        self.kept = ""
+        """File that has the details; empty: none."""
 
     def _owner(self, lane: int) -> str:
         if not self.seeds:
             return f"environment {lane}"
-        return f"environment {lane % self.count} of seed {self.seeds[lane // self.count]}"
+        return f"environment {lane % self.each} of {self.role}seed {self.seeds[lane // self.each]}"
 
     def __str__(self) -> str:
         first, last = self._owner(self.lanes[0]), self._owner(self.lanes[-1])
         where = first if len(self.lanes) == 1 else f"{first} to {last}"
-        return f"{self.name} {self.what} in {where}" + (f", {self.moment}" if self.moment else "")
+        when = f", {self.moment}" if self.moment else ""
+        kept = f"; its traceback is in {self.kept}" if self.kept else ""
+        return f"{self.name} {self.what} in {where}{when}{kept}"

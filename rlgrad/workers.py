@@ -64,10 +64,12 @@ def _work(
     part: slice,
 ) -> None:
     """A worker's life: step its environments whenever told, until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for each in others:  # inherited ends would keep a dead parent's pipes open
-        each.close()
+    # Ctrl-C, a terminal that closes and a scheduler reach the whole group: the parent answers.
+    for each in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, each):
+            signal.signal(getattr(signal, each), signal.SIG_IGN)
+    for end in others:  # inherited ends would keep a dead parent's pipes open
+        end.close()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     chunk: Chunk | None = None
     try:
@@ -162,6 +164,8 @@ class Workers:
                 self._lose(i, self._death(i))
             if isinstance(answer, UsageError):
                 self.close(terminate=True)
+                if isinstance(answer, LaneError) and answer.details:
+                    answer.add_note(f"In worker {i}:\n{answer.details}")
                 raise answer
             answers.append(answer)
         return answers
@@ -200,7 +204,7 @@ class Workers:
             pipe.close()
         for process in self.processes:
             if terminate:
-                process.terminate()
+                process.kill()
             process.join(5)
             if process.is_alive():
                 process.kill()

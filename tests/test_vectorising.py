@@ -193,6 +193,42 @@ def test_a_lane_is_told_as_its_seeds():
         lanes.step(np.zeros((4, 1), dtype=np.int64))
 
 
+MODULE = """
+import gymnasium, test_vectorising
+gymnasium.register("Broken-v0", entry_point="test_vectorising:Broken", max_episode_steps=9)
+"""
+
+
+class Broken(Trouble):
+    """Raises at the third step of its second episode."""
+
+    def reset(self, *, seed=None, options=None):
+        self.what = "step" if self.time else ""
+        self.time = 0
+        return super().reset(seed=seed, options=options)
+
+
+@pytest.mark.parametrize("vec", ["sync", "async"])
+def test_the_command_line_shows_one_line_and_keeps_the_traceback(tmp_path, vec):
+    (tmp_path / "broken_module.py").write_text(MODULE)
+    command = [sys.executable, "-m", "rlgrad", "train", "broken_module:Broken-v0", "--seeds", "4-5"]
+    flags = f"--agent actor-critic --vec {vec} --num-envs 1 --num-steps 8 --quiet -n 999".split()
+    paths = [str(Path(rlgrad.__file__).parent.parent), str(Path(__file__).parent), str(tmp_path)]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [*command, *flags], capture_output=True, text=True, cwd=tmp_path, env=environ, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    line = done.stderr.splitlines()[-1]
+    words = "Broken-v0 raised ZeroDivisionError: the lander has no mass"
+    assert words in line
+    assert "in environment 0 of seed 4, at step 3 of the episode that reset(seed=" in line
+    assert "Traceback" not in done.stderr
+    (kept,) = (tmp_path / "runs").glob("*/actor-critic/*/environment-error.txt")
+    assert f"its traceback is in {kept.relative_to(tmp_path)}" in line
+    assert 'raise ZeroDivisionError("the lander has\\nno mass")' in kept.read_text()
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_environment_that_hangs_is_given_up(monkeypatch, workers):
     monkeypatch.setenv("RLGRAD_STEP_TIMEOUT", "0.5")
