@@ -142,9 +142,14 @@ class Chunk:
 
     def call(self, name: str, *args: Any) -> list[Any]:
         """Call a method of every environment."""
-        answers = [env.get_wrapper_attr(name)(*args) for env in self.envs]
-        for i in range(len(self.envs)):
-            self._note(i)
+        answers = []
+        with self._guarded():
+            for i, env in enumerate(self.envs):
+                self.rows.at[0] = i
+                if isinstance(env, SeededEpisodes):
+                    env.pulse = self.rows.time[i : i + 1]
+                answers.append(env.get_wrapper_attr(name)(*args))
+                self._note(i)
         return answers
 
     def set_attr(self, name: str, values: Sequence[Any]) -> None:

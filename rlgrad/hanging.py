@@ -75,11 +75,12 @@ class Watch:
     def __init__(self) -> None:
         self.standing: Callable[[], Hashable] | None = None
         """Tells where the main thread is in its environments; None: it is elsewhere."""
-        self._process = 0
+        self._process, self._seconds = 0, SECONDS
         self._stuck: Hashable = None
 
     def start(self) -> None:
-        """Watch this process from now on, if that can be done."""
+        """Watch this process from now on, if that can be done, with the patience of today."""
+        self._seconds = patience()
         main = threading.main_thread()
         if self._process == os.getpid() or main is not threading.current_thread():
             return
@@ -92,14 +93,16 @@ class Watch:
 
     def _look(self, main: int) -> None:
         assert _SIGNAL is not None
-        wait = Wait(patience())
+        wait = Wait(self._seconds)
         while True:
             time.sleep(wait.tick)
             now = self._now()
-            if wait.over(now):
+            over = wait.over(now)
+            if over:
                 self._stuck = now
                 signal.pthread_kill(main, _SIGNAL)
-                wait = Wait(wait.seconds)
+            if over or wait.seconds != self._seconds:
+                wait = Wait(self._seconds)
 
     def _now(self) -> Hashable:
         standing = self.standing
@@ -109,7 +112,7 @@ class Watch:
         now = self._now()
         if now is not None and now == self._stuck:
             self.standing = None
-            raise HangingError(no_answer(patience()))
+            raise HangingError(no_answer(self._seconds))
 
 
 WATCH = Watch()

@@ -46,6 +46,8 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Seed that the present episode's reset was given."""
         self.place_to_take: Place | None = None
         """Set before ``take_place``: a vector environment hands values to lanes one each."""
+        self.pulse: NDArray[np.int64] | None = None
+        """``[1]``, told the number of each step that is played again, for who waits; None: no."""
         self._scalar = not self.action_space.shape
         self._actions, self._total = array("q"), 0.0
 
@@ -106,6 +108,8 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         observation, _ = self.reset()
         try:
             for number, action in enumerate(place.actions):
+                if self.pulse is not None:
+                    self.pulse[0] = number
                 observation, _, *ended, _ = self.step(self._as_taken(action))
                 if any(ended) and number + 1 < len(place.actions):
                     break

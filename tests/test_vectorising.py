@@ -33,7 +33,7 @@ from rlgrad.loading import load_learner
 from rlgrad.make import make_lane, make_training
 from rlgrad.pooled import PooledVectorEnv
 from rlgrad.rows import LaneError
-from rlgrad.seeded import SeededEpisodes
+from rlgrad.seeded import Place, SeededEpisodes
 from rlgrad.vectorising import measure
 
 torch.set_num_threads(1)
@@ -69,6 +69,8 @@ class Trouble(gymnasium.Env):
         self.time += 1
         time.sleep(self.seconds)
         x, reward, over = np.zeros(1, np.float32), 1.0, False
+        if self.what == "late" and self.time == 10:
+            raise TimeoutError("late")
         if self.time == 3:
             if self.what == "step":
                 raise ZeroDivisionError("the lander has\nno mass")
@@ -244,6 +246,22 @@ def test_many_slow_steps_are_no_hanging(monkeypatch):
     """Each lane's step takes half of what is waited for: a worker's message takes longer."""
     monkeypatch.setenv("RLGRAD_STEP_TIMEOUT", "2")
     played([functools.partial(trouble, seconds=0.7)] * 3, workers=1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_playing_an_episode_again_is_no_hanging(monkeypatch, workers):
+    """It takes three times as long as one step may take, and errors know where it ended."""
+    monkeypatch.setenv("RLGRAD_STEP_TIMEOUT", "1.5")
+    env = ChunkedVectorEnv([functools.partial(trouble, "late", 0.5)], workers)
+    env.reset(seed=5)
+    wanted = Place(5, 1, np.zeros((9, 1), np.int64), 9.0, np.zeros(1, np.float32))
+    env.set_attr("place_to_take", [wanted])
+    ((_, same),) = env.call("take_place")
+    assert same
+    with pytest.raises(
+        LaneError, match=r"TimeoutError: late .* in environment 0, at step 10 of the episode that"
+    ):
+        env.step(np.zeros(1, np.int64))
 
 
 def test_a_wait_is_counted_in_looks():
