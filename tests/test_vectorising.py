@@ -234,8 +234,6 @@ def test_the_command_line_shows_one_line_and_keeps_the_traceback(tmp_path, vec):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_environment_that_hangs_is_given_up(monkeypatch, workers):
     monkeypatch.setenv("RLGRAD_STEP_TIMEOUT", "0.5")
-    monkeypatch.setattr(hanging, "WATCH", hanging.Watch())
-    monkeypatch.setattr("rlgrad.chunk.WATCH", hanging.WATCH)
     lanes = [trouble, trouble, functools.partial(trouble, "hanging")]
     words = r"gave no answer for 0.5 s \(RLGRAD_STEP_TIMEOUT sets how many are waited\)"
     with pytest.raises(LaneError, match=f"^Trouble {words} {STEP_3}"):
