@@ -73,7 +73,7 @@ class Chunk:
     def _begin(self, i: int, seed: int | None = None) -> None:
         """A lane's next episode."""
         self.rows.time[i], self.rows.seed[i] = 0, UNSEEDED if seed is None else seed
-        self.rows.observation[i] = self._observation(self.envs[i].reset(seed=seed)[0])
+        self.rows.observation[i] = self._converted(self.envs[i].reset(seed=seed)[0])
         self._note(i)
 
     def _note(self, i: int) -> None:
@@ -85,23 +85,29 @@ class Chunk:
 
     def step(self) -> None:
         """Act in all lanes; one whose episode ends begins the next."""
-        rows = self.rows
-        at, observation, reward, terminated, truncated = (
-            rows.at, rows.observation, rows.reward, rows.terminated, rows.truncated,
-        )  # fmt: skip
+        rows, shape, dtype = self.rows, self._shape, self._dtype
+        at, observation, rewards = rows.at, rows.observation, list[Any](rows.reward)
         rows.time[:] += 1
+        rows.terminated[:] = rows.truncated[:] = False
         actions = rows.action.copy()  # an environment may keep its own
         with self._guarded():
-            for i, env in enumerate(self.envs):
+            for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
                 at[0] = i
-                x, reward[i], over, cut, _ = env.step(actions[i])
-                observation[i] = self._observation(x)
-                if type(over) not in _FLAGS or type(cut) not in _FLAGS:
-                    over, cut = _flag(over, "terminated"), _flag(cut, "truncated")
-                terminated[i], truncated[i] = over, cut
-                if over or cut:
-                    rows.final[i] = observation[i]
-                    self._begin(i)
+                x, rewards[i], over, cut, _ = env.step(action)
+                if type(x) is not np.ndarray or x.shape != shape or x.dtype is not dtype:
+                    x = self._converted(x)
+                observation[i] = x
+                if over is not False or cut is not False:
+                    self._end(i, over, cut)
+            rows.reward[:] = rewards
+
+    def _end(self, i: int, over: Any, cut: Any) -> None:
+        """Take in flags that are not both False, and begin the lane's next episode if one is."""
+        rows = self.rows
+        rows.terminated[i], rows.truncated[i] = _flag(over, "terminated"), _flag(cut, "truncated")
+        if rows.terminated[i] or rows.truncated[i]:
+            rows.final[i] = rows.observation[i]
+            self._begin(i)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -118,10 +124,8 @@ class Chunk:
             WATCH.standing = None
         self.rows.at[0] = IDLE
 
-    def _observation(self, x: Any) -> Any:
+    def _converted(self, x: Any) -> Any:
         """An observation of the right shape, which assigning it to a row would not ask for."""
-        if type(x) is np.ndarray and x.shape == self._shape and x.dtype is self._dtype:
-            return x
         y = np.asarray(x)
         if y.shape != self._shape or not np.can_cast(y.dtype, self._dtype, "same_kind"):
             raise WrongError(
@@ -164,7 +168,9 @@ class Chunk:
 
 
 def _flag(value: Any, name: str) -> bool:
-    """A flag that came as something else than a bool: a number 0 or 1, or an array of one."""
+    """A flag, which may have come as a number 0 or 1, or an array of one."""
+    if type(value) in _FLAGS:
+        return bool(value)
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "biuf" or array.item() not in (0, 1):
         raise WrongError(f"gave {name} = {shown(value)}; expected a bool")

@@ -64,16 +64,16 @@ class ChunkedVectorEnv(VectorEnv[Any, Any, Any]):
         self.single_action_space = first.action_space
         self.observation_space = batch_space(self.single_observation_space, L)
         self.action_space = batch_space(self.single_action_space, L)
-        first.close()
         parts = layout(L, self.observation_space, self.action_space)
         count = min(cores() if workers is None else workers, L)
         self.crew: Chunk | Workers
         """What steps them."""
         if count:
+            first.close()
             self.crew = Workers(name, lanes, parts, count, start)
         else:
             arrays: list[Any] = [np.zeros(shape, dtype) for shape, dtype in parts]
-            self.crew = Chunk(name, lanes, Rows(*arrays), watched=True)
+            self.crew = Chunk(name, [lambda: first, *lanes[1:]], Rows(*arrays), watched=True)
         self.rows = self.crew.rows
 
     def _play(self, name: str, *arguments: Any) -> Any:
@@ -112,14 +112,9 @@ class ChunkedVectorEnv(VectorEnv[Any, Any, Any]):
         rows = self.rows
         rows.action[:] = actions
         self._play("step")
-        ended = rows.terminated.any() or rows.truncated.any()
-        return Advance(
-            rows.observation.copy(),
-            rows.final.copy() if ended else None,
-            rows.reward.copy(),
-            rows.terminated.copy(),
-            rows.truncated.copy(),
-        )
+        terminated, truncated = rows.terminated.copy(), rows.truncated.copy()
+        final = rows.final.copy() if (terminated | truncated).any() else None
+        return Advance(rows.observation.copy(), final, rows.reward.copy(), terminated, truncated)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """One step in every lane; see ``gymnasium.vector.VectorEnv.step``."""

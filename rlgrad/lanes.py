@@ -107,8 +107,11 @@ class Lanes:
         batched = SyncVectorEnv, AsyncVectorEnv, PooledVectorEnv
         many = self.simulator or self.chunked or isinstance(self.env, batched)
         seed: Any = list(seeds) if many else seeds[0] & 0x7FFFFFFF
-        with self._told():
+        try:
             observation, _ = self.env.reset(seed=seed)
+        except LaneError as error:
+            self._tell(error)
+            raise
         self._ended = None
         return observation.flatten(1) if self.xp is torch else self._features(observation)
 
@@ -151,20 +154,18 @@ class Lanes:
             None,
         )
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Errors of lanes in the words of their seeds."""
-        try:
-            yield
-        except LaneError as error:
-            error.seeds, error.role = self.seeds, self.role
-            error.each = self.count // max(len(self.seeds), 1)
-            raise
+    def _tell(self, error: LaneError) -> None:
+        """Put an error of lanes into the words of their seeds."""
+        error.seeds, error.role = self.seeds, self.role
+        error.each = self.count // max(len(self.seeds), 1)
 
     def _advance(self, env: ChunkedVectorEnv, action: Any) -> Step:
         """One step of Gymnasium's environments as this package steps them."""
-        with self._told():
+        try:
             observation, last, reward, terminated, truncated = env.advance(action)
+        except LaneError as error:
+            self._tell(error)
+            raise
         x, reward = self._features(observation), reward.astype(np.float32)
         if last is None:
             return Step(x, x, reward, terminated, truncated, None)

@@ -49,6 +49,7 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.pulse: NDArray[np.int64] | None = None
         """``[1]``, told the number of each step that is played again, for who waits; None: no."""
         self._scalar = not self.action_space.shape
+        self._factors = int(np.prod(self.action_space.shape or ()))
         self._actions, self._total = array("q"), 0.0
 
     def reset(
@@ -67,7 +68,7 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Act, and keep the action until the episode's end."""
         if self._scalar:
-            self._actions.append(int(action))
+            self._actions.append(action)
         else:
             self._actions.extend(np.ravel(action).tolist())
         observation, reward, terminated, truncated, info = self.env.step(action)
@@ -80,7 +81,7 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
     @property
     def time(self) -> int:
         """Steps of the present episode, with one that is under way."""
-        return len(self._actions) // int(np.prod(self.action_space.shape or ()))
+        return len(self._actions) // self._factors
 
     def place(self) -> Place:
         """Where the lane stands.
@@ -90,8 +91,7 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         """
         if self._root is None:
             raise RuntimeError("place before reset; call reset(seed=...) first")
-        factors = int(np.prod(self.action_space.shape or ()))
-        actions = np.array(self._actions, dtype=np.int64).reshape(-1, factors)
+        actions = np.array(self._actions, dtype=np.int64).reshape(-1, self._factors)
         return Place(self._root, self.episode, actions, self._total)
 
     def take_place(self) -> tuple[Any, bool]:

@@ -179,7 +179,7 @@ def played(lanes, workers, seeds=(7, 9, 2**40)):
 @pytest.mark.parametrize("what", FAULTS)
 def test_what_an_environment_does_wrong_is_told_with_lane_seed_and_step(what, workers):
     lanes = [trouble, trouble, functools.partial(trouble, what)]
-    with pytest.raises(LaneError, match=f"^Trouble {FAULTS[what]}") as caught:
+    with pytest.raises(LaneError, match=f"(?m)^Trouble {FAULTS[what]}") as caught:
         played(lanes, workers)
     raised = what in ("making", "reset", "step")
     assert ("in step\n" in caught.value.details) == (what == "step")
