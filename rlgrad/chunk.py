@@ -86,7 +86,8 @@ class Chunk:
     def step(self) -> None:
         """Act in all lanes; one whose episode ends begins the next."""
         rows, shape, dtype = self.rows, self._shape, self._dtype
-        at, observation, rewards = rows.at, rows.observation, list[Any](rows.reward)
+        at, observation = rows.at, rows.observation
+        rewards: list[Any] = [0.0] * len(self.envs)
         rows.time[:] += 1
         rows.terminated[:] = rows.truncated[:] = False
         actions = rows.action.copy()  # an environment may keep its own
