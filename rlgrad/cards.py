@@ -29,6 +29,9 @@ class Resolved:
     max_episode_steps then play a role."""
     tuning: dict[str, Any] = dataclasses.field(default_factory=dict)
     """The effort behind the settings, as the card tells it; empty where flags changed them."""
+    vec: str = ""
+    """What steps the environments: simulator, sync, async or envpool; empty: not yet chosen, or a
+    peer's own way."""
 
 
 def choose_agent(agent: str | None, estimator: str | None) -> tuple[AgentCard, str | None]:

@@ -108,6 +108,8 @@ class Engine(Protocol):
     """What the user should hear before training."""
     where: str
     """The device, and why."""
+    vec: str
+    """What steps the environments, see ``Resolved.vec``."""
     together: int
     """Seeds that share the process's seconds: S, or 1 where they train one after another."""
 

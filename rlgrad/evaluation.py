@@ -81,7 +81,8 @@ def evaluate(
         max_episode_steps: 0: the environment's own limit.
         stop: polled every step; true gives up, and None is returned.
     """
-    lanes = Lanes(make_evaluation(env_id, 2 * episodes, env_kwargs, max_episode_steps))
+    env = make_evaluation(env_id, 2 * episodes, env_kwargs, max_episode_steps)
+    lanes = Lanes(env, [seed], "the evaluation of ")
     try:
         x = lanes.reset([derive(seed, Purpose.EVALUATE, 1, lane) for lane in range(2 * episodes)])
         streams, act, (D, A) = Streams([seed]), policy.actor(), policy.shape

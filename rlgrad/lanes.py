@@ -7,7 +7,9 @@ and says which rows are transitions at all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +19,26 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from numpy.typing import NDArray
 
 from rlgrad.actions import Actions
+from rlgrad.chunked import ChunkedVectorEnv
 from rlgrad.errors import UsageError
+from rlgrad.output import write_whole
+from rlgrad.pooled import PooledVectorEnv
+from rlgrad.rows import LaneError
 from rlgrad.simulators.base import TorchVectorEnv
-from rlgrad.vectorising import PooledVectorEnv
-from rlgrad.workers import ChunkedVectorEnv
+
+
+@contextmanager
+def kept_in(folder: Path) -> Iterator[None]:
+    """Write the traceback of an environment that fails to a file of ``folder``, and say so."""
+    try:
+        yield
+    except LaneError as error:
+        if error.details:
+            path = folder / "environment-error.txt"
+            with suppress(OSError):
+                write_whole(path, error.details.encode())
+                error.kept = str(path)
+        raise
 
 
 class Step(NamedTuple):
@@ -49,10 +67,14 @@ class Lanes:
     Args:
         env: Box observations and Discrete, MultiDiscrete or MultiBinary actions per lane (``make``
             flattens other observations).
+        seeds: that the lanes are of, as many for each, for messages; empty: not known.
+        role: of the lanes, for messages, such as "the evaluation of "; empty: training.
     """
 
-    def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
-        self.env = env
+    def __init__(
+        self, env: VectorEnv[Any, Any, Any], seeds: Sequence[int] = (), role: str = ""
+    ) -> None:
+        self.env, self.seeds, self.role = env, list(seeds), role
         self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         space, actions = env.single_observation_space, env.single_action_space
         supported = isinstance(actions, (Discrete, MultiDiscrete, MultiBinary))
@@ -63,6 +85,7 @@ class Lanes:
             )
         self.features, self.actions = int(np.prod(space.shape)), Actions(actions)
         self.simulator = env if isinstance(env, TorchVectorEnv) else None
+        self.chunked = env if isinstance(env, ChunkedVectorEnv) else None
         self.xp: Any = np if self.simulator is None else self.simulator.xp
         """The library of all arrays: numpy, or torch for a simulator on a GPU."""
         self._ended: NDArray[np.bool_] | None = None
@@ -81,10 +104,14 @@ class Lanes:
 
         Batched classes of other packages take one seed for all lanes; they get the first.
         """
-        ours = ChunkedVectorEnv, PooledVectorEnv
-        many = self.simulator or isinstance(self.env, (SyncVectorEnv, AsyncVectorEnv, *ours))
+        batched = SyncVectorEnv, AsyncVectorEnv, PooledVectorEnv
+        many = self.simulator or self.chunked or isinstance(self.env, batched)
         seed: Any = list(seeds) if many else seeds[0] & 0x7FFFFFFF
-        observation, _ = self.env.reset(seed=seed)
+        try:
+            observation, _ = self.env.reset(seed=seed)
+        except LaneError as error:
+            self._tell(error)
+            raise
         self._ended = None
         return observation.flatten(1) if self.xp is torch else self._features(observation)
 
@@ -102,6 +129,8 @@ class Lanes:
                 x, final = x.reshape(len(x), -1), final.reshape(len(x), -1)
             return Step(x, final, reward, terminated, truncated, None)
         outside = self.actions.outside(action)
+        if self.chunked is not None:
+            return self._advance(self.chunked, outside)
         observation, reward, terminated, truncated, info = self.env.step(outside)
         x, reward = self._features(observation), np.asarray(reward, dtype=np.float32)
         terminated, truncated = np.asarray(terminated, bool), np.asarray(truncated, bool)
@@ -124,6 +153,25 @@ class Lanes:
             truncated,
             None,
         )
+
+    def _tell(self, error: LaneError) -> None:
+        """Put an error of lanes into the words of their seeds."""
+        error.seeds, error.role = self.seeds, self.role
+        error.each = self.count // max(len(self.seeds), 1)
+
+    def _advance(self, env: ChunkedVectorEnv, action: Any) -> Step:
+        """One step of Gymnasium's environments as this package steps them."""
+        try:
+            observation, last, reward, terminated, truncated = env.advance(action)
+        except LaneError as error:
+            self._tell(error)
+            raise
+        x, reward = self._features(observation), reward.astype(np.float32)
+        if last is None:
+            return Step(x, x, reward, terminated, truncated, None)
+        done = terminated | truncated
+        final = np.where(done[:, None], self._features(last), x)
+        return Step(x, final, reward, terminated, truncated, None)
 
     def _same_step_final(
         self, x: NDArray[np.float32], info: dict[str, Any], done: NDArray[np.bool_]

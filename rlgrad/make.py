@@ -16,9 +16,11 @@ from gymnasium.wrappers import FlattenObservation
 
 from rlgrad.card_files import EnvCard
 from rlgrad.errors import UsageError, nearest
+from rlgrad.pooled import PooledVectorEnv
+from rlgrad.rows import Lane
 from rlgrad.seeded import SeededEpisodes
 from rlgrad.simulators import SIMULATORS
-from rlgrad.vectorising import Lane, PooledVectorEnv, measure, vectorise
+from rlgrad.vectorising import vectorise
 
 _SUPPORTED = (
     "supported are Discrete, MultiDiscrete and MultiBinary actions, and Box, Discrete, "
@@ -131,6 +133,8 @@ def make_gymnasium(
 ) -> VectorEnv[Any, Any, Any]:
     """Gymnasium's own environment, vectorised in this process, one seed per lane and episode."""
     lane = functools.partial(_seeded, env_id, env_kwargs, max_episode_steps)
+    if autoreset is AutoresetMode.SAME_STEP:
+        return vectorise(lane, num_envs, "sync")
     return gymnasium.vector.SyncVectorEnv([lane] * num_envs, autoreset_mode=autoreset)
 
 
@@ -162,7 +166,7 @@ def _seeded(
     return SeededEpisodes(env if boxed else FlattenObservation(env))
 
 
-def _lane(card: EnvCard, max_episode_steps: int) -> Lane:
+def make_lane(card: EnvCard, max_episode_steps: int) -> Lane:
     """What makes one lane: Box observations, every episode with a seed of its own."""
     return functools.partial(_seeded, card.id, card.kwargs, max_episode_steps, card.modules)
 
@@ -170,14 +174,7 @@ def _lane(card: EnvCard, max_episode_steps: int) -> Lane:
 def is_simulated(card: EnvCard, vec: str = "auto") -> bool:
     """Whether training runs on a simulator; it knows no constructor arguments."""
     known = bool(card.simulator or card.id in SIMULATORS)
-    return known and not card.kwargs and vec == "auto"
-
-
-def choose_vec(card: EnvCard, num_envs: int, max_episode_steps: int, vec: str) -> tuple[str, str]:
-    """(engine of the environments, why) for ``--vec``: auto measures those with the same bits."""
-    if is_simulated(card, vec) or vec != "auto":
-        return vec, ""
-    return measure(_lane(card, max_episode_steps), num_envs)
+    return known and not card.kwargs and vec in ("auto", "simulator")
 
 
 def _pooled(env_id: str, num_envs: int, max_episode_steps: int) -> VectorEnv[Any, Any, Any]:
@@ -209,14 +206,14 @@ def make_training(
         num_envs: lanes.
         max_episode_steps: 0: the environment's own limit.
         device: of a simulator; Gymnasium's environments step on the CPU.
-        vec: auto: the simulator, where there is one, else sync; sync, async or envpool: that.
+        vec: auto: the simulator, where there is one, else sync; else what is to step them.
     """
     if vec == "envpool":
         if card.kwargs:
             raise UsageError("--vec envpool takes no --env-kwargs; use --vec auto")
         return _pooled(card.id, num_envs, max_episode_steps)
     if not is_simulated(card, vec):
-        return vectorise(_lane(card, max_episode_steps), num_envs, vec)
+        return vectorise(make_lane(card, max_episode_steps), num_envs, vec)
     name = card.simulator or card.id
     if name not in SIMULATORS:
         raise UsageError(f"{card.path}: unknown simulator {name!r}; {nearest(name, SIMULATORS)}")

@@ -11,10 +11,10 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlgrad.chunked import ChunkedVectorEnv
 from rlgrad.lanes import Lanes
 from rlgrad.seeded import Place
 from rlgrad.simulators.base import TorchVectorEnv
-from rlgrad.workers import ChunkedVectorEnv
 
 PREFIX = "lanes."
 

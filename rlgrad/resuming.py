@@ -16,6 +16,7 @@ from rlgrad import store
 from rlgrad.ambient import plain
 from rlgrad.card_files import EnvCard
 from rlgrad.cards import Resolved
+from rlgrad.choosing import same_bits
 from rlgrad.display import Display
 from rlgrad.errors import UsageError, nearest
 from rlgrad.loading import require_modules
@@ -53,7 +54,8 @@ def _resolved(run: Run, total: int | None) -> Resolved:
         kwargs=run.env_kwargs,
         modules=run.env_modules,
     )
-    return Resolved(env, run.agent, replace(run.config, total_timesteps=total or have), ())
+    config = replace(run.config, total_timesteps=total or have)
+    return Resolved(env, run.agent, config, (), vec=run.vec)
 
 
 def _about(run: Run) -> dict[str, Any]:
@@ -64,6 +66,24 @@ def _about(run: Run) -> dict[str, Any]:
         return {**about, **tables, "resumed": list(about.get("resumed", []))}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: cannot be read as a run's description: {error!r}") from None
+
+
+def _vec(resolved: Resolved, asked: str) -> dict[str, str]:
+    """The option that steps the environments as before, or by an engine with the same bits.
+
+    Measuring again could choose another than the run's card tells.
+    """
+    card, chosen = resolved.env, resolved.vec
+    if not chosen:
+        return {}
+    if asked in ("", "auto"):
+        return {"vec": "auto" if chosen == "simulator" else chosen}
+    if same_bits(card, asked) != same_bits(card, chosen):
+        raise UsageError(
+            f"got --vec {asked}, and {chosen} steps the environments of this run, with other "
+            "episodes; leave --vec out, or train again"
+        )
+    return {"vec": asked}
 
 
 def _check_versions(about: Mapping[str, Any], standing: Standing, notes: list[str]) -> None:
@@ -100,7 +120,7 @@ def _write(run: Run, resolved: Resolved, about: dict[str, Any], start: Found | N
     for path in run.checkpoints():
         if start is not None and path.name > start.path.name:
             path.unlink()
-    extended = replace(run, config=resolved.config)
+    extended = replace(run, config=resolved.config, vec=resolved.vec)
     if extended != run:
         text = store.card_text(resolved, run.seeds)
         write_whole(run.path / "card.toml", text.encode())
@@ -140,7 +160,8 @@ def restart(
     require_modules(run, env_modules)
     about, resolved, notes = _about(run), _resolved(run, total_timesteps), list[str]()
     own = {key: value for key, value in about["options"].items() if key not in _OF_A_PROCESS}
-    options = checked({**own, "log_dir": log_dir, **(given or {})})
+    asked = {**own, "log_dir": log_dir, **(given or {})}
+    options = checked({**asked, **_vec(resolved, (given or {}).get("vec", ""))})
     torch.set_num_threads(1)
     lock = Lock(run.path)
     trainer = None
@@ -154,7 +175,7 @@ def restart(
         _say_schedule(trainer, run.config.total_timesteps, notes)
         steps = max(outcome.steps for outcome in trainer.outcomes)
         about = _with(about, options, standing, steps)
-        run = _write(run, resolved, about, found)
+        run = _write(run, replace(resolved, vec=trainer.vec), about, found)
         display = display or Display(f"{run.agent} on {run.env_id}", options.quiet)
         left = "" if any(trainer.active) else "; nothing is left to train: a larger -n extends it"
         display.say(

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from rlgrad.errors import shown
 from rlgrad.streams import Purpose, derive
 
 
@@ -27,6 +28,10 @@ class Place(NamedTuple):
     """``[features]``, the last as agents see it; a lane itself does not keep it."""
 
 
+class WrongError(Exception):
+    """An environment gave what is no observation of its space, no number or no flag."""
+
+
 class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Resets every episode with a seed of its own, derived from the lane's seed and its number.
 
@@ -37,9 +42,14 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self._root: int | None = None
         self.episode = 0
+        self.given: int | None = None
+        """Seed that the present episode's reset was given."""
         self.place_to_take: Place | None = None
         """Set before ``take_place``: a vector environment hands values to lanes one each."""
+        self.pulse: NDArray[np.int64] | None = None
+        """``[1]``, told the number of each step that is played again, for who waits; None: no."""
         self._scalar = not self.action_space.shape
+        self._factors = int(np.prod(self.action_space.shape or ()))
         self._actions, self._total = array("q"), 0.0
 
     def reset(
@@ -52,18 +62,26 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
             # Gymnasium and old environments take 32-bit seeds at most.
             seed = derive(self._root, Purpose.RESET, self.episode) & 0x7FFFFFFF
             self.episode += 1
-        self._actions, self._total = array("q"), 0.0
-        return super().reset(seed=seed, options=options)
+        self._actions, self._total, self.given = array("q"), 0.0, seed
+        return self.env.reset(seed=seed, options=options)
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Act, and keep the action until the episode's end."""
         if self._scalar:
-            self._actions.append(int(action))
+            self._actions.append(action)
         else:
             self._actions.extend(np.ravel(action).tolist())
-        observation, reward, terminated, truncated, info = super().step(action)
-        self._total += float(reward)
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        try:
+            self._total += float(reward)
+        except (TypeError, ValueError):
+            raise WrongError(f"gave the reward {shown(reward)}; expected a number") from None
         return observation, reward, terminated, truncated, info
+
+    @property
+    def time(self) -> int:
+        """Steps of the present episode, with one that is under way."""
+        return len(self._actions) // self._factors
 
     def place(self) -> Place:
         """Where the lane stands.
@@ -73,8 +91,7 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         """
         if self._root is None:
             raise RuntimeError("place before reset; call reset(seed=...) first")
-        factors = int(np.prod(self.action_space.shape or ()))
-        actions = np.array(self._actions, dtype=np.int64).reshape(-1, factors)
+        actions = np.array(self._actions, dtype=np.int64).reshape(-1, self._factors)
         return Place(self._root, self.episode, actions, self._total)
 
     def take_place(self) -> tuple[Any, bool]:
@@ -91,6 +108,8 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         observation, _ = self.reset()
         try:
             for number, action in enumerate(place.actions):
+                if self.pulse is not None:
+                    self.pulse[0] = number
                 observation, _, *ended, _ = self.step(self._as_taken(action))
                 if any(ended) and number + 1 < len(place.actions):
                     break

@@ -16,6 +16,7 @@ from rlgrad.display import Display, Status
 from rlgrad.engine import Engine
 from rlgrad.errors import UsageError
 from rlgrad.evaluation import evaluate
+from rlgrad.lanes import kept_in
 from rlgrad.loading import load_policy
 from rlgrad.locking import Lock
 from rlgrad.log import Log
@@ -97,7 +98,7 @@ class Session:
     def go(self) -> None:
         """Train all seeds to their end, then evaluate and write the result."""
         try:
-            with self._signals(), self.display:
+            with self._signals(), self.display, kept_in(self.run.path):
                 self._evaluate()  # what another process left to do
                 self.trainer.run(self)
                 self._finish()

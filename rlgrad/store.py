@@ -45,6 +45,8 @@ def card_text(resolved: Resolved, seeds: Sequence[int]) -> str:
         "kwargs": resolved.env.kwargs,
         "modules": list(resolved.env.modules),
     }
+    if resolved.vec:
+        env["vec"] = resolved.vec
     if resolved.env.solved_at is not None:
         env["solved_at"] = resolved.env.solved_at
     return tomli_w.dumps(
@@ -73,6 +75,7 @@ class Run:
         peer: what Stable-Baselines3 trained; None: one of rlgrad's agents.
         simulator: that stood in for the environment in training; empty: none.
         solved_at: the card's mean return that counts as solved; None: Gymnasium's.
+        vec: what steps the environments in training; empty: it is not told.
     """
 
     path: Path
@@ -85,6 +88,7 @@ class Run:
     peer: Peer | None = None
     simulator: str = ""
     solved_at: float | None = None
+    vec: str = ""
 
     def metrics(self) -> list[dict[str, Any]]:
         """The record: one dict per seed and logged step."""
@@ -158,6 +162,7 @@ def create(resolved: Resolved, seeds: Sequence[int], options: Options) -> Run:
         resolved.peer,
         resolved.env.simulator,
         resolved.env.solved_at,
+        resolved.vec,
     )
 
 
@@ -206,6 +211,7 @@ def read_run(path: Path) -> Run:
             peer,
             str(env["simulator"]),
             None if env.get("solved_at") is None else float(env["solved_at"]),
+            str(env.get("vec", "")),
         )
     except UsageError as error:
         text = str(error)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rlgrad.actions import Actions
 from rlgrad.cards import Resolved
+from rlgrad.choosing import choose_vec
 from rlgrad.clock import Clock, Seconds
 from rlgrad.engine import Outcome, Watch
 from rlgrad.errors import UsageError
@@ -19,7 +20,6 @@ from rlgrad.lanes import Lanes
 from rlgrad.last_good import LastGood
 from rlgrad.learner import Learner
 from rlgrad.make import (
-    choose_vec,
     is_simulated,
     make_one,
     make_training,
@@ -89,9 +89,9 @@ class Trainer:
         simulated = is_simulated(card, self.options.vec)
         self.device, why = choose_device(self.options.device, simulated, lanes)
         self.where = f"{self.device} ({why})"
-        vec, self.why_vec = choose_vec(card, lanes, c.max_episode_steps, self.options.vec)
-        env = make_training(card, lanes, c.max_episode_steps, self.device, vec)
-        self.lanes = Lanes(env)
+        self.vec, self.why_vec = choose_vec(card, lanes, c.max_episode_steps, self.options.vec)
+        env = make_training(card, lanes, c.max_episode_steps, self.device, self.vec)
+        self.lanes = Lanes(env, self.seeds)
 
     def _notes(self) -> list[str]:
         """What the user should hear about how flags are taken."""

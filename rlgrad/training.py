@@ -50,7 +50,8 @@ def start(
         import_module(module)
     torch.set_num_threads(1)  # small networks: a second thread only waits
     trainer = engine(resolved, seeds, options)
-    resolved = dataclasses.replace(resolved, notes=(*resolved.notes, *trainer.notes))
+    notes = *resolved.notes, *trainer.notes
+    resolved = dataclasses.replace(resolved, notes=notes, vec=trainer.vec)
     run = store.create(resolved, seeds, options)
     name, env = resolved.agent, resolved.env.id
     count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -10,23 +11,30 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.error import ClosedEnvironmentError
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import rlgrad
-from rlgrad import vectorising, workers
+from rlgrad import choosing, hanging, vectorising
+from rlgrad.cards import resolve
+from rlgrad.chunked import ChunkedVectorEnv
+from rlgrad.comparison.records import identity
 from rlgrad.errors import UsageError
+from rlgrad.lanes import Lanes
 from rlgrad.loading import load_learner
-from rlgrad.make import make_training
-from rlgrad.seeded import SeededEpisodes
-from rlgrad.vectorising import PooledVectorEnv, measure
-from rlgrad.workers import ChunkedVectorEnv, WorkerError
+from rlgrad.make import make_lane, make_training
+from rlgrad.pooled import PooledVectorEnv
+from rlgrad.rows import LaneError
+from rlgrad.seeded import Place, SeededEpisodes
+from rlgrad.vectorising import measure
 
 torch.set_num_threads(1)
 # Python 3.12 and later warn of fork beside threads; the workers only step environments.
@@ -43,7 +51,7 @@ def seeded():
 
 
 class Trouble(gymnasium.Env):
-    """Fails or sleeps at a step; ``what`` says how."""
+    """Does something wrong at its third step; ``what`` says what."""
 
     observation_space, action_space = Box(-1, 1, (1,)), Discrete(2)
 
@@ -53,21 +61,38 @@ class Trouble(gymnasium.Env):
             raise OSError("no such thing")
 
     def reset(self, *, seed=None, options=None):
+        if self.what == "reset":
+            raise OSError("no\nfield")
         return np.zeros(1, np.float32), {}
 
     def step(self, action):
         self.time += 1
         time.sleep(self.seconds)
-        if self.what == "step" and self.time == 3:
-            raise ZeroDivisionError("the lander has\nno mass")
-        return np.zeros(1, np.float32), 1.0, False, False, {}
+        x, reward, over = np.zeros(1, np.float32), 1.0, False
+        if self.what == "late" and self.time == 10:
+            raise TimeoutError("late")
+        if self.time == 3:
+            if self.what == "step":
+                raise ZeroDivisionError("the lander has\nno mass")
+            if self.what == "hanging":
+                time.sleep(3600)
+            x = {"shape": np.zeros(3, np.float32), "type": x + 1j, "object": ["one"]}.get(
+                self.what, x
+            )
+            reward = None if self.what == "reward" else reward
+            over = "no" if self.what == "flag" else over
+        return x, reward, over, False, {}
 
 
-@pytest.mark.parametrize(("lanes", "count"), [(5, 2), (3, 3), (2, 8)])
-def test_workers_change_no_bit(lanes, count):
+def trouble(what="", seconds=0.0):
+    return SeededEpisodes(Trouble(what, seconds))
+
+
+@pytest.mark.parametrize(("lanes", "count"), [(5, 0), (5, 2), (3, 3), (2, 8)])
+def test_chunks_change_no_bit(lanes, count):
     sync = SyncVectorEnv([seeded] * lanes, autoreset_mode=AutoresetMode.SAME_STEP)
     chunked = ChunkedVectorEnv([seeded] * lanes, count)
-    assert len(chunked.processes) == min(lanes, count)
+    assert not count or len(chunked.crew.processes) == min(lanes, count)
     rng, ended = np.random.default_rng(0), 0
     for seed in (list(range(2**62, 2**62 + lanes)), 7, None):
         (x, _), (y, info) = sync.reset(seed=seed), chunked.reset(seed=seed)
@@ -90,12 +115,13 @@ def test_workers_change_no_bit(lanes, count):
     chunked.close()
 
 
-def test_workers_keep_what_a_vector_environment_promises():
-    env = ChunkedVectorEnv([cartpole] * 3, workers=2)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_chunks_keep_what_a_vector_environment_promises(workers):
+    env = ChunkedVectorEnv([cartpole] * 3, workers)
     report = rlgrad.check_vector_env(env, steps=40, max_episode_steps=9, single=cartpole)
     assert (report.ok, report.notes) == (True, ())
     env.close()
-    assert not any(process.is_alive() for process in env.processes)
+    assert not workers or not any(process.is_alive() for process in env.crew.processes)
     with pytest.raises(ValueError, match="got 2 seeds for 1 lanes"):
         ChunkedVectorEnv([cartpole], 1).reset(seed=[1, 2])
 
@@ -104,7 +130,7 @@ def test_workers_keep_what_a_vector_environment_promises():
 def test_workers_that_are_spawned():
     """As where there is no fork; lanes are sent to them."""
     card = rlgrad.cards.EnvCard("CartPole-v1")
-    lanes = [make_training(card, 1, vec="sync").env_fns[0]] * 2
+    lanes = [make_lane(card, 0)] * 2
     x, y = (ChunkedVectorEnv(lanes, 2, start).reset(seed=3)[0] for start in ("fork", "spawn"))
     np.testing.assert_array_equal(x, y)
 
@@ -112,36 +138,141 @@ def test_workers_that_are_spawned():
 def test_a_killed_worker_is_named_and_the_others_end():
     env = ChunkedVectorEnv([cartpole] * 5, workers=2)
     env.reset(seed=0)
-    pid = env.processes[1].pid
+    pid = env.crew.processes[1].pid
     os.kill(pid, signal.SIGKILL)
-    words = rf"worker 1 \(process {pid}\) with environments 2 to 4: killed by SIGKILL"
-    with pytest.raises(WorkerError, match=words):
+    words = (
+        rf"lost worker 1 \(process {pid}\), killed by SIGKILL, in environment 2 to environment 4$"
+    )
+    with pytest.raises(LaneError, match=words):
         env.step(np.zeros(5, dtype=np.int64))
-    assert not any(process.is_alive() for process in env.processes)
-    assert env.closed
+    assert not any(process.is_alive() for process in env.crew.processes)
+    with pytest.raises(ClosedEnvironmentError):
+        env.step(np.zeros(5, dtype=np.int64))
 
 
-def step_three_times(lanes):
-    env = ChunkedVectorEnv(lanes, workers=len(lanes))
-    env.reset()
-    for _ in range(3):
-        env.step(np.zeros(len(lanes), dtype=np.int64))
+HERE = rf"\({__file__}, line \d+\)"
+STEP_3 = r"in environment 2, at step 3 of the episode that reset\(seed=\d+\) began$"
+FAULTS = {
+    "making": rf"raised OSError: no such thing {HERE} in environment 2, when it was made$",
+    "reset": rf"raised OSError: no field {HERE} in environment 2, at reset\(seed=\d+\)$",
+    "step": rf"raised ZeroDivisionError: the lander has no mass {HERE} {STEP_3}",
+    "shape": rf"gave an observation of shape \(3,\) and type float32; expected \(1,\) .* {STEP_3}",
+    "type": rf"gave an observation of shape \(1,\) and type complex64; .* float32 {STEP_3}",
+    "object": rf"gave an observation of shape \(1,\) and type <U3; .* float32 {STEP_3}",
+    "reward": rf"gave the reward None; expected a number {STEP_3}",
+    "flag": rf"gave terminated = 'no'; expected a bool {STEP_3}",
+}
 
 
-@pytest.mark.parametrize(
-    ("what", "words"),
-    [("step", "ZeroDivisionError: the lander has no mass"), ("making", "OSError: no such thing")],
-)
-def test_what_an_environment_raises_in_a_worker_is_told(what, words):
-    here = rf"\({__file__}, line \d+\)"
-    with pytest.raises(WorkerError, match=rf"environments 2 to 2: {words} {here}"):
-        step_three_times([Trouble, Trouble, functools.partial(Trouble, what)])
+def played(lanes, workers, seeds=(7, 9, 2**40)):
+    """Three steps of three lanes of as many seeds."""
+    lanes = Lanes(ChunkedVectorEnv([*lanes], workers))
+    try:
+        lanes.reset(seeds)
+        for _ in range(3):
+            lanes.step(np.zeros((3, 1), dtype=np.int64))
+    finally:
+        lanes.close()
 
 
-def test_a_worker_that_hangs_is_given_up(monkeypatch):
-    monkeypatch.setattr(workers, "PATIENCE", 1.0)
-    with pytest.raises(WorkerError, match=r"worker 0 .* no answer for 10 minutes"):
-        step_three_times([functools.partial(Trouble, seconds=3600.0), Trouble])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("what", FAULTS)
+def test_what_an_environment_does_wrong_is_told_with_lane_seed_and_step(what, workers):
+    lanes = [trouble, trouble, functools.partial(trouble, what)]
+    with pytest.raises(LaneError, match=f"(?m)^Trouble {FAULTS[what]}") as caught:
+        played(lanes, workers)
+    raised = what in ("making", "reset", "step")
+    assert ("in step\n" in caught.value.details) == (what == "step")
+    assert bool(caught.value.details) == raised
+
+
+def test_a_lane_is_told_as_its_seeds():
+    lanes = Lanes(ChunkedVectorEnv([trouble, functools.partial(trouble, "step")] * 2, 0), [5, 8])
+    lanes.reset(range(4))
+    for _ in range(2):
+        lanes.step(np.zeros((4, 1), dtype=np.int64))
+    with pytest.raises(LaneError, match="in environment 1 of seed 5, at step 3 of"):
+        lanes.step(np.zeros((4, 1), dtype=np.int64))
+
+
+MODULE = """
+import gymnasium, test_vectorising
+gymnasium.register("Broken-v0", entry_point="test_vectorising:Broken", max_episode_steps=9)
+"""
+
+
+class Broken(Trouble):
+    """Raises at the third step of its second episode."""
+
+    def reset(self, *, seed=None, options=None):
+        self.what = "step" if self.time else ""
+        self.time = 0
+        return super().reset(seed=seed, options=options)
+
+
+@pytest.mark.parametrize("vec", ["sync", "async"])
+def test_the_command_line_shows_one_line_and_keeps_the_traceback(tmp_path, vec):
+    (tmp_path / "broken_module.py").write_text(MODULE)
+    command = [sys.executable, "-m", "rlgrad", "train", "broken_module:Broken-v0", "--seeds", "4-5"]
+    flags = f"--agent actor-critic --vec {vec} --num-envs 1 --num-steps 8 --quiet -n 999".split()
+    paths = [str(Path(rlgrad.__file__).parent.parent), str(Path(__file__).parent), str(tmp_path)]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [*command, *flags], capture_output=True, text=True, cwd=tmp_path, env=environ, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    line = done.stderr.splitlines()[-1]
+    words = "Broken-v0 raised ZeroDivisionError: the lander has no mass"
+    assert words in line
+    assert "in environment 0 of seed 4, at step 3 of the episode that reset(seed=" in line
+    assert "Traceback" not in done.stderr
+    (kept,) = (tmp_path / "runs").glob("*/actor-critic/*/environment-error.txt")
+    assert f"its traceback is in {kept.relative_to(tmp_path)}" in line
+    assert 'raise ZeroDivisionError("the lander has\\nno mass")' in kept.read_text()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_environment_that_hangs_is_given_up(monkeypatch, workers):
+    monkeypatch.setenv("RLGRAD_STEP_TIMEOUT", "0.5")
+    lanes = [trouble, trouble, functools.partial(trouble, "hanging")]
+    words = r"gave no answer for 0.5 s \(RLGRAD_STEP_TIMEOUT sets how many are waited\)"
+    with pytest.raises(LaneError, match=f"^Trouble {words} {STEP_3}"):
+        played(lanes, workers)
+
+
+def test_many_slow_steps_are_no_hanging(monkeypatch):
+    """Each lane's step takes half of what is waited for: a worker's message takes longer."""
+    monkeypatch.setenv("RLGRAD_STEP_TIMEOUT", "2")
+    played([functools.partial(trouble, seconds=0.7)] * 3, workers=1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_playing_an_episode_again_is_no_hanging(monkeypatch, workers):
+    """It takes three times as long as one step may take, and errors know where it ended."""
+    monkeypatch.setenv("RLGRAD_STEP_TIMEOUT", "1.5")
+    env = ChunkedVectorEnv([functools.partial(trouble, "late", 0.5)], workers)
+    env.reset(seed=5)
+    wanted = Place(5, 1, np.zeros((9, 1), np.int64), 9.0, np.zeros(1, np.float32))
+    env.set_attr("place_to_take", [wanted])
+    ((_, same),) = env.call("take_place")
+    assert same
+    with pytest.raises(
+        LaneError, match=r"TimeoutError: late .* in environment 0, at step 10 of the episode that"
+    ):
+        env.step(np.zeros(1, np.int64))
+
+
+def test_a_wait_is_counted_in_looks():
+    wait = hanging.Wait(4.0)
+    assert [wait.over(now) for now in (1, 1, 1, 1, 1)] == [False] * 4 + [True]
+    assert [wait.over(now) for now in (None, None, 2, 3, 3, 3, 3, 3)] == [False] * 7 + [True]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "nan"])
+def test_a_wait_that_is_no_time_is_refused(monkeypatch, text):
+    monkeypatch.setenv("RLGRAD_STEP_TIMEOUT", text)
+    with pytest.raises(UsageError, match="expected seconds above 0"):
+        ChunkedVectorEnv([trouble], 0)
 
 
 def running(pid):
@@ -164,7 +295,7 @@ def test_workers_die_with_a_killed_parent(busy):
         f"lane = functools.partial(Trouble, seconds={3600.0 if busy else 0.0})",
         "env = ChunkedVectorEnv([lane] * 4, workers=2)",
         "env.reset()",
-        "print(*(each.pid for each in env.processes), flush=True)",
+        "print(*(each.pid for each in env.crew.processes), flush=True)",
         f"env.step(np.zeros(4, dtype=np.int64)) if {busy} else sys.stdin.read()",
     ]
     parent = subprocess.Popen(
@@ -217,7 +348,7 @@ def test_auto_stays_in_this_process_where_workers_fail(monkeypatch):
 
     engine, why = measure(lane, 4)
     assert engine == "sync"
-    assert "in workers the environment fails: worker 0" in why
+    assert "in workers the environment fails: Trouble raised" in why
     assert "RuntimeError: one process only" in why
 
 
@@ -239,13 +370,66 @@ def test_a_run_has_the_same_bits_in_one_process_and_in_workers(tmp_path):
     assert first == second
 
 
-def test_the_choice_is_noted_in_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(vectorising, "cores", lambda: 2)
-    monkeypatch.setattr(vectorising, "WORTH", 1e9)
-    options = {"eval_episodes": 1, "quiet": True, "log_dir": str(tmp_path), "num_envs": 2}
-    run = rlgrad.train("FrozenLake-v1", "actor-critic", total_timesteps=64, **options)
+def chosen(run):
+    """(What the run's card says, what was said at its start)."""
+    card = tomllib.loads((run.path / "card.toml").read_text())
     notes = json.loads((run.path / "run.json").read_text())["notes"]
-    assert any(note.startswith("--vec auto took sync: 2 environments take") for note in notes)
+    return card["environment"]["vec"], [note for note in notes if "--vec" in note]
+
+
+SIZE = {"total_timesteps": 64, "num_envs": 2, "num_steps": 16, "anneal_steps": 200}
+
+
+def begun(log_dir, env="FrozenLake-v1", **options):
+    options = {**SIZE, "eval_episodes": 1, "quiet": True, "log_dir": str(log_dir), **options}
+    return rlgrad.train(env, "actor-critic", seeds=[1000], **options)
+
+
+def test_the_choice_stands_in_the_card_and_is_kept(tmp_path, monkeypatch):
+    """A resumed run is not measured again, and a finished one stands for both engines."""
+    monkeypatch.setattr(vectorising, "cores", lambda: 2)
+    monkeypatch.setattr(vectorising, "WORTH", 0.0)
+    monkeypatch.setattr(vectorising, "GAIN", 1e9)  # whatever is measured: async
+    run = begun(tmp_path)
+    vec, (note,) = chosen(run)
+    assert vec == "async"
+    assert note.startswith("--vec auto took async: 2 environments take")
+    monkeypatch.setattr(vectorising, "WORTH", 1e9)  # from here on: sync
+
+    def measured(*_):
+        raise AssertionError("measured again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(choosing, "measure", measured)
+        longer = rlgrad.resume(run, 96, quiet=True)
+        assert chosen(longer)[0] == "async"
+        straight = begun(tmp_path / "b", vec="sync", total_timesteps=96)
+        states = [load_learner(each, 1000)[0].state_dict() for each in (longer, straight)]
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+        assert chosen(rlgrad.resume(longer, 128, quiet=True, vec="sync"))[0] == "sync"
+        with pytest.raises(UsageError, match="got --vec envpool, and sync steps"):
+            rlgrad.resume(longer, 160, quiet=True, vec="envpool")
+    assert chosen(begun(tmp_path / "c"))[0] == "sync"
+
+
+@pytest.mark.parametrize(
+    ("env", "vec", "other"),
+    [
+        ("FrozenLake-v1", "sync", None),
+        ("FrozenLake-v1", "async", None),
+        ("FrozenLake-v1", "envpool", "envpool"),
+        ("CartPole-v1", "simulator", None),
+        ("CartPole-v1", "sync", "gymnasium"),
+        ("CartPole-v1", "async", "gymnasium"),
+    ],
+)
+def test_a_run_stands_for_all_engines_with_its_bits_alone(env, vec, other):
+    """``compare`` trains again what another engine would have trained otherwise."""
+    asked = resolve(env, "actor-critic")
+    card, expected = identity(dataclasses.replace(asked, vec=vec)), identity(asked)
+    assert card["environment"].pop("vec", None) == other
+    assert card == expected
+    assert "vec" not in expected["environment"]
 
 
 @has_envpool

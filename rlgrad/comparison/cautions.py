@@ -31,6 +31,9 @@ def _protocols(entries: Entries) -> Iterator[str]:
             told = ", ".join(f"{agent} {count:,}" for agent, count in steps.items())
             yield f"agents were trained for different numbers of env steps on {env}: {told}"
         worlds = [{**e.card.get("environment", {}), "simulator": ""} for e in own]
+        for world in worlds:
+            if world.get("vec") != "envpool":  # a simulator's environment is Gymnasium's
+                world.pop("vec", None)
         if any(world != worlds[0] for world in worlds):
             yield f"agents met different variants of {env}: see its arguments in the cards"
     scores = [r.evaluation["sampled"] for e in entries for r in e.seeds if r.evaluation]

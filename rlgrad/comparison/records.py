@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlgrad.card_files import EnvCard
 from rlgrad.cards import Resolved
+from rlgrad.choosing import same_bits
 from rlgrad.errors import UsageError
 from rlgrad.store import Run, card_text
 
@@ -72,12 +74,23 @@ class Entry:
 
 
 def identity(card: Run | Resolved) -> dict[str, Any]:
-    """All that decides what is trained: the run's card without its seeds."""
+    """All that decides what is trained: the run's card without its seeds.
+
+    Of engines that give the same bits it tells none, so a run stands for all that would have been
+    trained by another of them; one with other bits than ``--vec auto`` gives is told.
+    """
     if isinstance(card, Run):
         text = (card.path / "card.toml").read_text("utf-8")
     else:
         text = card_text(card, [0])
-    return {k: v for k, v in tomllib.loads(text).items() if k not in ("format", "seeds")}
+    table = {k: v for k, v in tomllib.loads(text).items() if k not in ("format", "seeds")}
+    env = table["environment"]
+    vec = env.pop("vec", "")
+    described = EnvCard(env["id"], simulator=env["simulator"], kwargs=env["kwargs"])
+    bits = same_bits(described, vec)
+    if bits != same_bits(described, ""):
+        env["vec"] = bits
+    return table
 
 
 def read_seeds(run: Run) -> list[SeedRecord]:

@@ -86,7 +86,7 @@ class PeerEngine:
         self.outcomes = [Outcome(seed) for seed in seeds]
         self.clocks = [Clock() for _ in seeds]
         self.device, why = choose_device(options.device, False, self.config.num_envs)
-        self.where = f"{self.device} ({why})"
+        self.where, self.vec = f"{self.device} ({why})", ""
         self.notes: list[str] = []
         self._states: list[Tensors] = [{} for _ in seeds]
         self._shares: dict[str, float] = {}
