@@ -162,8 +162,8 @@ class Learner(nn.Module):
             self.critic.fit(seen, goal, counts, step_size, critic_steps, valued)
         if self.action_critic is not None:
             chosen = torch.cat([x, one_hot(draw).flatten(-2)], -1)
-            few = [each[:, :: c.thinning] for each in (chosen, credit, weight)]
-            self.action_critic.fit(*few, step_size, critic_steps)
+            inputs, goal, counts = (each[:, :: c.thinning] for each in (chosen, credit, weight))
+            self.action_critic.fit(inputs, goal, counts, step_size, critic_steps)
         self._step_estimator(draw, credit, x, along, weight, share * c.estimator_learning_rate)
         self.estimator.observe(draw, credit, context=x, weight=weight)
         self.adapt(rollout, target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -31,7 +30,8 @@ def live_rows(x: Tensor, seeds: int | None) -> int | None:
     """
     if not x.is_cpu:
         return None
-    live = x.detach().numpy().reshape(seeds or 1, -1).any(0)
+    rows = native(x).reshape(seeds or 1, -1)
+    live = (rows != 0).any(0)
     return len(live) - int(live[::-1].argmax()) if live.any() else 0
 
 
@@ -125,6 +125,6 @@ class RunningMean(nn.Module):
         total *= self.decay
         total += counts
         step = counts / (total + ~counts)  # nothing is divided by a total that may be zero
-        if isinstance(step, np.ndarray):
+        if not isinstance(step, Tensor):
             step = step.astype(mean.dtype)
         mean += step * (native(x.to(self.mean)) - mean)
