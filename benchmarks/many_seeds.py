@@ -53,11 +53,10 @@ def main() -> None:
 def mean(jobs: list[Job], seeds: int) -> Job:
     """Seeds one by one, as if all of them had been trained so."""
     each = seeds / len(jobs)
-    wall, cpu, training = (
-        sum(getattr(job, field) for job in jobs) * each for field in ("wall", "cpu", "training")
-    )
+    seen = [each * sum(getattr(job, field) for job in jobs) for field in ("wall", "cpu")]
     steps = tuple(step for job in jobs for step in job.steps)
-    return Job(wall, cpu, max(job.memory for job in jobs), steps, training)
+    training = each * sum(job.training for job in jobs)
+    return Job(*seen, max(job.memory for job in jobs), steps, training)
 
 
 if __name__ == "__main__":

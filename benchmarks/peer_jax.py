@@ -196,9 +196,10 @@ def main() -> None:
     else:
         found = purejaxrl(arguments.purejaxrl, arguments.score, keys, many, compiling, training)
         steps, share = found
-    told = {"steps": steps, "training": training.cpu * (1 - share), "compiling": compiling.cpu}
-    unused = {"wall": training.wall * share, "cpu": training.cpu * share}
-    print(json.dumps({**told, "unused": unused}))
+    cpu, wall = training.cpu * (1 - share), training.wall * (1 - share)
+    told = {"steps": steps, "training": cpu, "training_wall": wall, "compiling": compiling.cpu}
+    unused = {"unused": training.cpu - cpu, "unused_wall": training.wall - wall}
+    print(json.dumps({**told, **unused}))
 
 
 if __name__ == "__main__":

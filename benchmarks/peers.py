@@ -37,7 +37,9 @@ class Job:
     steps: tuple[int | None, ...] = ()
     """Env steps at which each seed counted as solved; None: it did not within its budget."""
     training: float = 0.0
-    """CPU-seconds of training alone."""
+    """CPU-seconds of training alone: no imports, set-up, compiling, logging or checkpoints."""
+    training_wall: float = 0.0
+    """Seconds of the same."""
     compiling: float = 0.0
     """CPU-seconds of compiling."""
 
@@ -71,7 +73,7 @@ def rlgrad(env: str, agent: str, seeds: Sequence[int], *flags: str) -> Job:
         job, said = run(command)
     result = json.loads(said.splitlines()[-1])
     steps = tuple(seed["solved_at_step"] for seed in result["seeds"])
-    return Job(job.wall, job.cpu, job.memory, steps, result["cpu_seconds"])
+    return Job(job.wall, job.cpu, job.memory, steps, result["cpu_seconds"], result["wall_seconds"])
 
 
 def unevaluated(env: str, agent: str, seeds: Sequence[int]) -> Job:
@@ -83,9 +85,9 @@ def peer(command: Sequence[str]) -> Job:
     """A peer's process; seconds after its last seed was solved are taken off."""
     job, said = run(command)
     told = json.loads(said.splitlines()[-1])
-    unused, solved = told["unused"], tuple(told["steps"])
-    spent = job.wall - unused["wall"], job.cpu - unused["cpu"], job.memory
-    return Job(*spent, solved, told["training"], told["compiling"])
+    seen = job.wall - told["unused_wall"], job.cpu - told["unused"], job.memory
+    spent = told["training"], told["training_wall"], told["compiling"]
+    return Job(*seen, tuple(told["steps"]), *spent)
 
 
 def sb3(env: str, algorithm: str, seed: int) -> Job:
@@ -140,8 +142,8 @@ def take_turns(
     for turn in turns:
         for name, start in contenders.items():
             found[name].append(start(turn))
-            last = found[name][-1]
-            print(f"  turn {turn}: {name} {last.wall:.1f} s", file=sys.stderr, flush=True)
+            wall = found[name][-1].wall
+            print(f"  turn {turn}: {name} {wall:.1f} s", file=sys.stderr, flush=True)
     return found
 
 
