@@ -67,9 +67,9 @@ def run(command: Sequence[str]) -> tuple[Job, str]:
 def rlgrad(env: str, agent: str, seeds: Sequence[int], *flags: str) -> Job:
     """`rlgrad train ... --stop-when-solved` as a user types it, with further flags."""
     with tempfile.TemporaryDirectory() as folder:
-        names = ",".join(map(str, seeds))
-        command = [sys.executable, "-m", "rlgrad", "train", env, "--agent", agent, "--seeds", names]
+        command = [sys.executable, "-m", "rlgrad", "train", env, "--agent", agent]
         command += ["--stop-when-solved", "--json", "--log-dir", folder, *flags]
+        command += ["--seeds", ",".join(f"{seed}-{seed}" for seed in seeds)]  # 100: a hundred seeds
         job, said = run(command)
     result = json.loads(said.splitlines()[-1])
     steps = tuple(seed["solved_at_step"] for seed in result["seeds"])
