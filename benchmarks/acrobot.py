@@ -32,6 +32,8 @@ def main() -> None:
     for agent in agents:
         ratios(found, agent, "\nwall-clock of the process", lambda job: job.wall)
         ratios(found, agent, "wall-clock of training alone", lambda job: job.training_wall)
+        ratios(found, agent, "CPU-seconds of the process", lambda job: job.cpu)
+        ratios(found, agent, "CPU-seconds of training alone", lambda job: job.training)
 
 
 if __name__ == "__main__":
