@@ -10,23 +10,11 @@ Stable-Baselines3, so that the ratio holds on a noisy machine.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 
-
-def measure(command: list[str]) -> tuple[float, float]:
-    """(wall-clock seconds, peak resident MB) of a command."""
-    started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    if status:
-        raise SystemExit(f"{' '.join(command)} ended with status {status}")
-    return seconds, usage.ru_maxrss / 1024
+from peers import pin, run
 
 
 def main() -> None:
@@ -34,21 +22,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=100)
     arguments = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    pin()
     imports = [sys.executable, "-c", "import torch, gymnasium, stable_baselines3"]
     with tempfile.TemporaryDirectory() as folder:
         train = [sys.executable, "-m", "rlgrad", "train", "CartPole-v1", "--estimator", "relax"]
         train += ["--stop-when-solved", "--seed", str(arguments.seed), "--log-dir", folder]
-        pairs = [(measure(train), measure(imports)) for _ in range(arguments.repeats)]
+        pairs = [(run(train)[0], run(imports)[0]) for _ in range(arguments.repeats)]
     for i, name in enumerate(("rlgrad train ... --stop-when-solved", "bare imports of the peers")):
-        wall = sorted(pair[i][0] for pair in pairs)
-        memory = statistics.median(pair[i][1] for pair in pairs)
+        wall = sorted(pair[i].wall for pair in pairs)
+        memory = statistics.median(pair[i].memory for pair in pairs)
         print(
             f"{name:38s} {statistics.median(wall):6.2f} s ({wall[0]:.2f}-{wall[-1]:.2f})"
             f"  {memory:5.0f} MB"
         )
-    ratio = statistics.median(pair[0][0] / pair[1][0] for pair in pairs)
+    ratio = statistics.median(pair[0].wall / pair[1].wall for pair in pairs)
     print(f"{'ratio of wall-clock, pair by pair':38s} {ratio:6.2f}")
 
 

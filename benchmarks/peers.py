@@ -1,0 +1,186 @@
+"""Whole processes that train until an environment is solved: rlgrad's and its peers', one core.
+
+What the scripts that compare with peers share: `one_learner.py`, `many_seeds.py`, `acrobot.py` and
+`startup.py`. A peer runs in a process of its own (`peer_sb3.py`, `peer_jax.py`) that imports
+nothing of rlgrad and prints what it did; wall-clock, CPU-seconds and memory are measured from
+outside, from the process's start to its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SOLVED_AT = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A process, as it was seen from outside, and what it said of itself."""
+
+    wall: float
+    """Seconds from its start to its end."""
+    cpu: float
+    """CPU-seconds, of all its threads."""
+    memory: float
+    """Peak resident MB."""
+    steps: tuple[int | None, ...] = ()
+    """Env steps at which each seed counted as solved; None: it did not within its budget."""
+    training: float = 0.0
+    """CPU-seconds of training alone: no imports, set-up, compiling, logging or checkpoints."""
+    training_wall: float = 0.0
+    """Seconds of the same."""
+    compiling: float = 0.0
+    """CPU-seconds of compiling."""
+
+
+def pin() -> None:
+    """Keep this process and those that it starts on one core."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def run(command: Sequence[str]) -> tuple[Job, str]:
+    """A command from start to end, and what it printed."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdout=out, stderr=errors, text=True)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0), errors.seek(0)
+        if status:
+            raise SystemExit(f"{' '.join(command)} failed:\n{errors.read()[-2000:]}")
+        return Job(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024), out.read()
+
+
+def rlgrad(env: str, agent: str, seeds: Sequence[int], *flags: str) -> Job:
+    """`rlgrad train ... --stop-when-solved` as a user types it, with further flags."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "rlgrad", "train", env, "--agent", agent]
+        command += ["--stop-when-solved", "--json", "--log-dir", folder, *flags]
+        command += ["--seeds", ",".join(f"{seed}-{seed}" for seed in seeds)]  # 100: a hundred seeds
+        job, said = run(command)
+    result = json.loads(said.splitlines()[-1])
+    steps = tuple(seed["solved_at_step"] for seed in result["seeds"])
+    return Job(job.wall, job.cpu, job.memory, steps, result["cpu_seconds"], result["wall_seconds"])
+
+
+def unevaluated(env: str, agent: str, seeds: Sequence[int]) -> Job:
+    """Until solved: one episode of evaluation, the least there is, since peers do none."""
+    return rlgrad(env, agent, seeds, "--eval-episodes", "1")
+
+
+def peer(command: Sequence[str]) -> Job:
+    """A peer's process; seconds after its last seed was solved are taken off."""
+    job, said = run(command)
+    told = json.loads(said.splitlines()[-1])
+    seen = job.wall - told["unused_wall"], job.cpu - told["unused"], job.memory
+    spent = told["training"], told["training_wall"], told["compiling"]
+    return Job(*seen, tuple(told["steps"]), *spent)
+
+
+def sb3(env: str, algorithm: str, seed: int) -> Job:
+    """Stable-Baselines3's own `learn` until solved, with the zoo's settings."""
+    command = [sys.executable, str(HERE / "peer_sb3.py"), algorithm, env, str(SOLVED_AT[env])]
+    return peer([*command, "--seed", str(seed)])
+
+
+@dataclass(frozen=True)
+class Jax:
+    """Peers in JAX on gymnax's CartPole-v1: where they are."""
+
+    python: str
+    purejaxrl: str | None
+
+    @staticmethod
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        """Flags of scripts that run peers in JAX, too."""
+        parser.add_argument("--peers", default="sb3,jax", help="which are trained: sb3, jax")
+        parser.add_argument("--jax-python", default=sys.executable, help="with rejax installed")
+        parser.add_argument("--purejaxrl", help="a checkout of luchris429/purejaxrl")
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Jax:
+        """What the flags say."""
+        return cls(arguments.jax_python, arguments.purejaxrl)
+
+    def names(self) -> list[str]:
+        """Those that are here; says of the others why not."""
+        found = []
+        if subprocess.run([self.python, "-c", "import rejax"], capture_output=True).returncode:
+            print(f"rejax and PureJaxRL are left out: {self.python} cannot import rejax; install")
+            print("rlgrad[bench], or name another Python by --jax-python")
+            return found
+        if self.purejaxrl is None or not (Path(self.purejaxrl) / "purejaxrl/ppo.py").exists():
+            print("PureJaxRL is left out: name a checkout of luchris429/purejaxrl by --purejaxrl")
+            return ["rejax"]
+        return ["rejax", "purejaxrl"]
+
+    def job(self, name: str, seeds: Sequence[int]) -> Job:
+        """One of them until all seeds are solved; several seeds are vmapped."""
+        command = [self.python, str(HERE / "peer_jax.py"), name, str(SOLVED_AT["CartPole-v1"])]
+        command += ["--seeds", ",".join(map(str, seeds))]
+        return peer([*command, "--purejaxrl", str(self.purejaxrl)])
+
+
+def take_turns(
+    contenders: dict[str, Callable[[int], Job]], turns: Iterable[int]
+) -> dict[str, list[Job]]:
+    """Every contender once per turn, so that a machine that slows down slows all."""
+    found: dict[str, list[Job]] = {name: [] for name in contenders}
+    for turn in turns:
+        for name, start in contenders.items():
+            found[name].append(start(turn))
+            wall = found[name][-1].wall
+            print(f"  turn {turn}: {name} {wall:.1f} s", file=sys.stderr, flush=True)
+    return found
+
+
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    """Median with least and most."""
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):{form}} ({low:{form}}-{high:{form}})"
+
+
+def table(found: dict[str, list[Job]], seeds: int = 1) -> None:
+    """Seconds per seed, steps and memory: medians with least and most."""
+    heads = ("process wall s", "process CPU-s", "of compiling", "of training")
+    print(
+        f"{'':26s}" + "".join(f"{head:>21s}" for head in heads) + f"{'MB':>7s}  solved  env steps"
+    )
+    for name, jobs in found.items():
+        fields = [
+            [getattr(job, field) / seeds for job in jobs]
+            for field in ("wall", "cpu", "compiling", "training")
+        ]
+        cells = "".join(f"{spread(each):>21s}" for each in fields)
+        steps = [step for job in jobs for step in job.steps]
+        solved = [step for step in steps if step is not None]
+        count = f"{len(solved)}/{len(steps)}"
+        memory = statistics.median(job.memory for job in jobs)
+        ends = spread(solved, ",.0f") if solved else "-"
+        print(f"{name:26s}{cells}{memory:7.0f}{count:>8s}  {ends}")
+
+
+def ratios(
+    found: dict[str, list[Job]], ours: str, title: str, of: Callable[[Job], float]
+) -> dict[str, float]:
+    """Print, turn by turn, how many times ours the others take."""
+    print(f"{title}, times that of {ours}:")
+    medians = {}
+    for name in (name for name in found if name != ours):
+        pairs = [of(a) / of(b) for a, b in zip(found[name], found[ours], strict=True)]
+        medians[name] = statistics.median(pairs)
+        print(f"  {name:26s} {spread(pairs, '.1f')}")
+    return medians
