@@ -32,7 +32,7 @@ from rlgrad.versions import versions
 
 # What write_whole leaves where the process is killed inside it.
 _HALVES = (
-    ".card.toml.*", ".run.json.*", ".result.json.*", "checkpoints/.step-*.safetensors.*",
+    ".card.toml.*", ".run.json.*", ".result.json.*", "checkpoints/.*-*.safetensors.*",
 )  # fmt: skip
 
 

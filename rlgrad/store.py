@@ -4,7 +4,8 @@ runs/<env>/<agent>/<time>/
     card.toml        the resolved card: environment, agent, seeds, every hyperparameter
     run.json         command line, versions, machine, notes
     metrics.jsonl    the record: one line per seed and logged step
-    checkpoints/     step-<env steps>.safetensors: tensors, and counters as JSON in the header
+    checkpoints/     step-<env steps>.safetensors: tensors, and counters as JSON in the header;
+                     best-<seed>.safetensors: a seed where its evaluation was best
     seed-<n>/        TensorBoard events, a view of the record
     result.json      how each seed ended, with its evaluation
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 import time
 import tomllib
@@ -35,6 +37,7 @@ from rlgrad.peer_cards import Peer, read_tables, tables
 from rlgrad.versions import versions
 
 FORMAT = 1
+_NAME = re.compile(r"step-[0-9]{12,18}\.safetensors")
 
 
 def card_text(resolved: Resolved, seeds: Sequence[int]) -> str:
@@ -108,7 +111,12 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """Checkpoint files, oldest first."""
-        return sorted((self.path / "checkpoints").glob("step-*.safetensors"))
+        found = (self.path / "checkpoints").glob("step-*.safetensors")
+        return sorted(path for path in found if _NAME.fullmatch(path.name))
+
+    def best(self, seed: int) -> Path:
+        """File of a seed where its evaluation was best, if there is one."""
+        return self.path / "checkpoints" / f"best-{seed}.safetensors"
 
 
 def create(resolved: Resolved, seeds: Sequence[int], options: Options) -> Run:

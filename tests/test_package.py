@@ -43,7 +43,7 @@ ROWS = [
      "plots"],
     ["cards", "checking.replays", "estimators.relax", "make", "places", "rollout"],
     ["checking.vector", "estimators.build", "lab.tables", "peers.algorithm", "store"],
-    ["checking", "comparison.records", "estimators", "saving"],
+    ["best", "checking", "comparison.records", "estimators", "saving"],
     ["comparison.gathering", "comparison.plan", "preflight", "problems.base"],
     ["comparison.analysis", "comparison.workers", "learner", "peers.policy", "problems.catalogue",
      "problems.results"],
