@@ -17,11 +17,13 @@ from rlgrad.card_files import EnvCard
 from rlgrad.cards import Resolved
 from rlgrad.display import Display
 from rlgrad.errors import UsageError, nearest
+from rlgrad.forms import ABOUT
 from rlgrad.loading import require_modules
 from rlgrad.locking import Lock
 from rlgrad.make import import_module
 from rlgrad.options import Options, checked
-from rlgrad.output import write_whole
+from rlgrad.output import check_own, write_whole
+from rlgrad.reading import conform, read_json
 from rlgrad.restoring import Found, newest, put
 from rlgrad.saving import Standing
 from rlgrad.session import Session
@@ -36,6 +38,7 @@ _HALVES = (
 )  # fmt: skip
 
 
+_FILES = ("card.toml", "run.json", "result.json", "metrics.jsonl", "lock")
 _OF_A_PROCESS = ("quiet", "log_dir")  # options that do not last
 
 
@@ -58,11 +61,11 @@ def _resolved(run: Run, total: int | None) -> Resolved:
 def _about(run: Run) -> dict[str, Any]:
     path = run.path / "run.json"
     try:
-        about = json.loads(path.read_text("utf-8"))
-        tables = {key: dict(about[key]) for key in ("versions", "options")}
-        return {**about, **tables, "resumed": list(about.get("resumed", []))}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: cannot be read as a run's description: {error!r}") from None
+        about = read_json(path)
+        conform(about, ABOUT)
+        return {**about, "resumed": about.get("resumed", [])}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as a run's description: {error}") from None
 
 
 def _check_versions(about: Mapping[str, Any], standing: Standing, notes: list[str]) -> None:
@@ -95,7 +98,8 @@ def _write(run: Run, resolved: Resolved, about: dict[str, Any], start: Found | N
     (run.path / "checkpoints").mkdir(exist_ok=True)
     for pattern in _HALVES:
         for half in run.path.glob(pattern):
-            half.unlink()
+            if half.is_symlink() or not half.is_dir():
+                half.unlink()
     for path in run.checkpoints():
         if start is not None and path.name > start.path.name:
             path.unlink()
@@ -141,6 +145,7 @@ def restart(
     own = {key: value for key, value in about["options"].items() if key not in _OF_A_PROCESS}
     options = checked({**own, "log_dir": log_dir, **(given or {})})
     torch.set_num_threads(1)
+    check_own(run.path, _FILES, ("checkpoints", *(f"seed-{seed}" for seed in run.seeds)))
     lock = Lock(run.path)
     trainer = None
     try:

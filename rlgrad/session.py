@@ -21,7 +21,7 @@ from rlgrad.loading import load_policy
 from rlgrad.locking import Lock
 from rlgrad.log import Log
 from rlgrad.options import Options
-from rlgrad.output import write_whole
+from rlgrad.output import plain, write_whole
 from rlgrad.peer_cards import hyperparameters
 from rlgrad.saving import Saver, Standing
 from rlgrad.store import Run
@@ -158,7 +158,7 @@ class Session:
         self._evaluate()
         self.save()
         with self._writing():
-            write_whole(self.run.path / "result.json", json.dumps(self.result()).encode())
+            write_whole(self.run.path / "result.json", json.dumps(plain(self.result())).encode())
 
     def _speed(self, i: int | None = None) -> float:
         """Env steps per second of training: seed i with those that share its seconds, or all."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from rlgrad.cards import Resolved
 from rlgrad.errors import UsageError
+from rlgrad.reading import conform, read_json, read_toml
 from rlgrad.store import Run, card_text
 
 LEAST_EPISODES = 10
@@ -74,10 +74,13 @@ class Entry:
 def identity(card: Run | Resolved) -> dict[str, Any]:
     """All that decides what is trained: the run's card without its seeds."""
     if isinstance(card, Run):
-        text = (card.path / "card.toml").read_text("utf-8")
+        try:
+            table = read_toml(card.path / "card.toml")
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{card.path}: card.toml cannot be read: {error}") from None
     else:
-        text = card_text(card, [0])
-    return {k: v for k, v in tomllib.loads(text).items() if k not in ("format", "seeds")}
+        table = tomllib.loads(card_text(card, [0]))
+    return {k: v for k, v in table.items() if k not in ("format", "seeds")}
 
 
 def read_seeds(run: Run) -> list[SeedRecord]:
@@ -173,6 +176,8 @@ def peer_of(card: Mapping[str, Any]) -> bool:
 def about_run(run: Run) -> dict[str, Any]:
     """What a run's run.json tells; empty where it cannot be read."""
     try:
-        return dict(json.loads((run.path / "run.json").read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+        about = read_json(run.path / "run.json")
+        conform(about, {"versions?": {}, "notes?": [str]})
+        return about
+    except (OSError, ValueError):
         return {}
