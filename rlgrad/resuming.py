@@ -145,7 +145,8 @@ def restart(
     own = {key: value for key, value in about["options"].items() if key not in _OF_A_PROCESS}
     options = checked({**own, "log_dir": log_dir, **(given or {})})
     torch.set_num_threads(1)
-    check_own(run.path, _FILES, ("checkpoints", *(f"seed-{seed}" for seed in run.seeds)))
+    files = (*_FILES, *(f"checkpoints/{path.name}" for path in run.checkpoints()))
+    check_own(run.path, files, ("checkpoints", *(f"seed-{seed}" for seed in run.seeds)))
     lock = Lock(run.path)
     trainer = None
     try:
