@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +17,9 @@ from rlgrad.config import check
 from rlgrad.errors import UsageError, nearest, shown
 from rlgrad.options import parse_seeds
 from rlgrad.peer_cards import PREFIX, check_path, check_settings, check_trusted
+from rlgrad.reading import read_toml
 
 _PACKAGE = Path(__file__).resolve().parent
-LARGEST = 1 << 20
 TUNING = {"tuned_trials": int, "space": str, "seeds": str, "judged_by": str, "source": str}
 """What a card may tell of how its settings were found, so that comparisons can say it."""
 
@@ -91,13 +90,9 @@ def find(kind: str) -> dict[str, Path]:
 def _read(path: Path, required: set[str], optional: Mapping[str, Any]) -> dict[str, Any]:
     """A card's table with known keys of the right type only."""
     try:
-        if path.stat().st_size > LARGEST:
-            raise UsageError(f"{path}: larger than {LARGEST:,} bytes; a card is a short text")
-        card = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        card = read_toml(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read as a card: {error}") from None
-    except (ValueError, RecursionError) as error:  # ValueError: TOML's own, or too many digits
-        raise UsageError(f"{path}: not valid TOML: {error}") from None
     for key, value in card.items():
         if key not in optional:
             raise UsageError(f"{path}: unknown key {shown(key)}; {nearest(key, optional)}")

@@ -13,6 +13,7 @@ from rlgrad.card_files import AgentCard, EnvCard, agent_card, env_card, find, is
 from rlgrad.config import ESTIMATOR_OPTIONS, Config, check
 from rlgrad.errors import UsageError, shown
 from rlgrad.peer_cards import SHARED, Peer, check_settings, divide, refuse_flags
+from rlgrad.reading import check_plain
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def _checked_kwargs(kwargs: dict[str, Any], name: str) -> dict[str, Any]:
     """Arguments that a run's card can hold."""
     try:
         tomli_w.dumps(kwargs)
-    except (TypeError, ValueError, AttributeError):
+        check_plain(kwargs)
+    except (TypeError, ValueError, AttributeError, RecursionError):
         raise UsageError(
             f"{name} = {shown(kwargs)}; expected text, numbers, flags, lists or tables, "
             "which the run's card can hold"

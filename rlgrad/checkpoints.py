@@ -10,8 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from rlgrad.errors import UsageError
-from rlgrad.output import write_whole
+from rlgrad.errors import UsageError, shown
+from rlgrad.forms import COUNTERS
+from rlgrad.output import plain, write_whole
+from rlgrad.reading import conform, installed_memory, open_regular, parse_json
 
 FORMAT = 1
 
@@ -36,7 +38,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]
     from safetensors.torch import save
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(dict(counters))
+    text = json.dumps(plain(counters))
     checksum = _checksum(contiguous, text)
     metadata = {"format": str(FORMAT), "counters": text, "checksum": checksum}
     write_whole(path, save(contiguous, metadata=metadata))
@@ -52,21 +54,24 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        # As much as memory holds, or less: the file's size is the limit of what is taken.
+        open_regular(path, installed_memory() // 2).close()
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        counters = json.loads(metadata["counters"])
-        if not isinstance(counters, dict):
-            raise ValueError("its counters are no table")
+        counters = parse_json(metadata["counters"])
+        conform(counters, COUNTERS, "what it tells")
+        if not counters["steps"] or len(counters["steps"]) != len(counters["seeds"]):
+            raise ValueError("it tells of no seeds")
         # Without one, it is of a time before there were checksums.
         wanted = metadata.get("checksum")
         if wanted is not None and wanted != _checksum(tensors, metadata["counters"]):
             raise ValueError("its checksum is not that of its contents")
-    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise DamagedError(f"{path}: cannot be read as a checkpoint: {error}") from None
     if metadata.get("format") != str(FORMAT):
         raise UsageError(
-            f"{path}: format {metadata.get('format')}; this rlgrad reads format {FORMAT}: "
+            f"{path}: format {shown(metadata.get('format'))}; this rlgrad reads format {FORMAT}: "
             "update rlgrad, or train again"
         )
     return tensors, counters

@@ -27,6 +27,11 @@ class Evaluate:
     """Which of the run's seeds. Default: all."""
     episodes: int = 100
     """Fresh episodes per seed, by sampling and as many by argmax."""
+    best: bool = False
+    """Evaluate each seed where its evaluation in training was best. Default: its newest
+    checkpoint."""
+    step: int | None = None
+    """Evaluate the checkpoint at so many env steps."""
     env_seed: int = 0
     """Seeds of the evaluation episodes; another number, other episodes."""
     env_module: tuple[str, ...] = ()
@@ -47,8 +52,11 @@ class Evaluate:
             raise UsageError(f"got --episodes {self.episodes}; expected at least 1")
         if not 0 <= self.env_seed < 1 << 63:
             raise UsageError(f"got --env-seed {self.env_seed}; expected 0 to 2^63-1")
+        if self.best and self.step is not None:
+            raise UsageError("got both --best and --step; expected one of them")
+        which = "best" if self.best else "last" if self.step is None else self.step
         rows = evaluate_run(
-            self.path, self.seed, self.episodes, self.env_seed, self.env_module, self.log_dir
+            self.path, self.seed, self.episodes, self.env_seed, self.env_module, self.log_dir, which
         )
         if self.json:
             print(json.dumps(rows))

@@ -191,8 +191,9 @@ def check(values: Mapping[str, Any], where: str, kind: type = Config) -> dict[st
             checked[key] = _convert(value, hints[key])
         except ValueError as error:
             raise UsageError(f"{came}; expected {error}") from None
-        if key == "hidden" and any(not 1 <= width <= 65536 for width in checked[key]):
-            raise UsageError(f"{came}; expected widths from 1 to 65536")
+        wide = key == "hidden" and any(not 1 <= width <= 65536 for width in checked[key])
+        if wide or (key == "hidden" and len(checked[key]) > 64):
+            raise UsageError(f"{came}; expected at most 64 widths from 1 to 65536")
         least, most = _RANGES.get(key, (None, None))
         number = checked[key]
         if not isinstance(number, (int, float)):

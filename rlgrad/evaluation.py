@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlgrad.agent import Agent, Policy
+from rlgrad.best import find_checkpoint
 from rlgrad.lanes import Lanes
-from rlgrad.loading import load_policy, require_modules
+from rlgrad.loading import load_policy, load_stored, require_modules
 from rlgrad.make import import_module, make_evaluation, make_one, time_limit
 from rlgrad.store import Run, find_run, read_run
 from rlgrad.streams import Purpose, Streams, derive
@@ -111,6 +112,7 @@ def load(
     run: str | Path | Run,
     seed: int | None = None,
     *,
+    which: str | int = "last",
     env_modules: Sequence[str] = (),
     log_dir: str = "runs",
 ) -> Agent:
@@ -119,6 +121,8 @@ def load(
     Args:
         run: path of the run, "latest", or a ``Run``.
         seed: which of the run's seeds; None: its first.
+        which: "last": of its newest checkpoint; "best": where the seed's evaluation was best; a
+            number: of the checkpoint at so many env steps.
         env_modules: to import first, where the environment is not Gymnasium's.
         log_dir: where "latest" looks.
 
@@ -130,7 +134,7 @@ def load(
         import_module(module)
     require_modules(found, env_modules)
     seed = found.seeds[0] if seed is None else seed
-    policy = load_policy(found, seed)
+    policy = load_policy(found, seed, find_checkpoint(found, which, seed))
     env = make_one(found.env_id, found.env_kwargs, found.config.max_episode_steps)
     try:
         return Agent(policy, env.observation_space, env.action_space, seed)
@@ -145,6 +149,7 @@ def evaluate_run(
     env_seed: int,
     env_modules: Sequence[str] = (),
     log_dir: str = "runs",
+    which: str | int = "last",
 ) -> list[dict[str, Any]]:
     """Evaluate one or all seeds of a run; one row each.
 
@@ -155,6 +160,7 @@ def evaluate_run(
         env_seed: from which the episodes' seeds are derived.
         env_modules: to import first.
         log_dir: where "latest" looks.
+        which: see ``load``.
     """
     run = read_run(find_run(name, log_dir))
     for module in env_modules:
@@ -162,8 +168,9 @@ def evaluate_run(
     require_modules(run, env_modules)
     rows = []
     for each in run.seeds if seed is None else [seed]:
+        policy, step = load_stored(run, each, find_checkpoint(run, which, each))
         evaluation = evaluate(
-            load_policy(run, each),
+            policy,
             run.env_id,
             env_seed,
             episodes,
@@ -171,5 +178,5 @@ def evaluate_run(
             max_episode_steps=run.config.max_episode_steps,
         )
         assert evaluation is not None
-        rows.append({"run": str(run.path), "seed": each, **evaluation.to_dict()})
+        rows.append({"run": str(run.path), "seed": each, "step": step, **evaluation.to_dict()})
     return rows

@@ -49,17 +49,28 @@ def load_policy(run: Run, seed: int | None = None, checkpoint: Path | None = Non
     Args:
         run: of one of rlgrad's agents or of a peer.
         seed: which of its seeds; None: its first.
-        checkpoint: file; None: the newest.
+        checkpoint: file, see ``find_checkpoint``; None: the newest that is whole.
 
     Raises:
         UsageError: where the checkpoint or the seed is missing or damaged.
     """
+    return load_stored(run, seed, checkpoint)[0]
+
+
+def load_stored(
+    run: Run, seed: int | None = None, checkpoint: Path | None = None
+) -> tuple[Policy, int]:
+    """(the same, env steps of training behind it)."""
+    seed, path, tensors, counters = _chosen(run, seed, checkpoint)
+    seeds = counters.get("seeds")
+    if seeds not in (list(run.seeds), [seed]):  # of all, or the best of one
+        raise UsageError(f"{path}: its seeds are {shown(seeds)}, and seed {seed} is asked for")
+    steps = counters["steps"][seeds.index(seed)]
     if run.peer is None:
-        return load_learner(run, seed, checkpoint)[0]
+        return _learner(run, seed, path, tensors, counters), steps
     from rlgrad.peers.policy import load_peer
 
-    seed, path, tensors, counters = _chosen(run, seed, checkpoint)
-    return load_peer(run, seed, path, tensors, counters)
+    return load_peer(run, seed, path, tensors, counters), steps
 
 
 def load_learner(
@@ -68,13 +79,21 @@ def load_learner(
     """(learner of one seed, that seed) from a run's newest checkpoint or a given one."""
     if run.peer is not None:
         raise UsageError(f"{run.path} is of the peer {run.agent}, which has no learner of rlgrad")
-    seed, path, tensors, counters = _chosen(run, seed, checkpoint)
-    learner = _empty_learner(run, seed, path, counters)
-    expected, seeds, row = learner.state_dict(), len(run.seeds), run.seeds.index(seed)
+    learner = load_policy(run, seed, checkpoint)
+    assert isinstance(learner, Learner)
+    return learner, run.seeds[0] if seed is None else seed
+
+
+def _learner(
+    run: Run, seed: int, path: Path, tensors: dict[str, Tensor], counters: dict[str, Any]
+) -> Learner:
+    """One seed's rows of a checkpoint, as a learner."""
+    learner, seeds = _empty_learner(run, seed, path, counters), counters["seeds"]
+    expected, row = learner.state_dict(), seeds.index(seed)
     for name, like in expected.items():
-        fitting(path, name, tensors.get(name), like.dtype, [seeds, *like.shape[1:]], row)
+        fitting(path, name, tensors.get(name), like.dtype, [len(seeds), *like.shape[1:]], row)
     learner.load_state_dict({name: tensors[name][row : row + 1] for name in expected})
-    return learner, seed
+    return learner
 
 
 def _empty_learner(run: Run, seed: int, path: Path, counters: dict[str, Any]) -> Learner:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from rlgrad.errors import UsageError
+from rlgrad.reading import read_json
 
 NAME = "lock"
 
@@ -24,14 +26,14 @@ class Lock:
         folder: the run directory.
 
     Raises:
-        UsageError: where another process holds it, naming that process.
-        OSError: where the folder cannot be written.
+        UsageError: where another process holds it, naming that process, or where the folder
+            cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
         while True:
-            self._handle: int | None = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._handle: int | None = _opened(self.path)
             try:
                 _take(self._handle)
             except OSError:
@@ -67,6 +69,20 @@ class Lock:
             self._close()
 
 
+def _opened(path: Path) -> int:
+    """The file, made if missing; a link is not followed, and a pipe does not hang."""
+    flags = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK"))
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | sum(flags), 0o644)
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            return handle
+        os.close(handle)
+        why = "it is no plain file"
+    except OSError as error:
+        why = error.strerror or str(error)
+    raise UsageError(f"cannot lock {path.parent} by its file {path.name}: {why}")
+
+
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
@@ -88,7 +104,7 @@ def _take(handle: int) -> None:
 def _holder(path: Path) -> str:
     """Who holds it, in words."""
     try:
-        told = json.loads(path.read_text("utf-8"))
+        told = read_json(path)
         return f"process {int(told['pid'])} on {str(told['host'])[:80]} since {told['since'][:40]}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -20,6 +20,8 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from rlgrad.reading import read_rows
+
 _HPARAMS = "_hparams_/session_start_info"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -36,9 +38,9 @@ class EventFile:
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads a folder's files in the order of their names.
         stamps = (each.name.split(".")[3] for each in folder.glob("events.out.tfevents.*"))
-        stamp = max(int(time.time()), *(int(each) + 1 for each in stamps if each.isdigit()), 0)
+        stamp = max(int(time.time()), *(int(each) + 1 for each in stamps if each.isdecimal()), 0)
         name = f"events.out.tfevents.{stamp}.{socket.gethostname()}.{os.getpid()}"
-        self._file = (folder / name).open("wb")
+        self._file = (folder / name).open("xb")
         self._records = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         if since is not None:
@@ -157,7 +159,7 @@ class Log:
         for seed, events in self._events.items():
             events.text("card", f"```toml\n{card}\n```")
             events.hparams(f"{folder}/seed-{seed}", {**hyperparameters, "seed": seed})
-        for row in map(json.loads, path.read_text("utf-8").splitlines()) if steps else ():
+        for row in read_rows(path) if steps else ():
             # An event file drops the step that it begins with, too.
             if row["step"] == steps[row["seed"]]:
                 numbers = {tag: x for tag, x in row.items() if tag not in ("seed", "step")}

@@ -64,9 +64,12 @@ def parse_seeds(seeds: Any) -> list[int]:
             found = _spelled(seeds)
         else:
             found = range(seeds) if isinstance(seeds, int) else [int(seed) for seed in seeds]
+        count = len(found)
+    except OverflowError:  # a range too long to be counted
+        count = MOST_SEEDS + 1
     except (TypeError, ValueError):
         raise UsageError(f"got seeds {shown(seeds)}; expected {expected}") from None
-    if len(found) > MOST_SEEDS:
+    if count > MOST_SEEDS:
         raise UsageError(
             f"got seeds {shown(seeds)}; expected at most {MOST_SEEDS:,} in one process"
         )

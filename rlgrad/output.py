@@ -9,6 +9,7 @@ import io
 import math
 import os
 import shutil
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -33,7 +34,8 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write beside, sync, rename: a reader sees the old file or the new one, never a part."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as file:
+        beside.unlink(missing_ok=True)  # what stands there may be a link that leads elsewhere
+        with beside.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -41,6 +43,32 @@ def write_whole(path: Path, data: bytes) -> None:
         _sync(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def check_own(folder: Path, files: Sequence[str], folders: Sequence[str]) -> None:
+    """Refuse to write into a folder where a link in it would lead the writing out of it.
+
+    Args:
+        folder: that was made elsewhere, perhaps.
+        files: names of plain files in it that will be written to; they may be missing.
+        folders: names of folders in it, the same.
+
+    Raises:
+        UsageError: naming what stands there instead.
+    """
+    for name in (*files, *folders):
+        try:
+            about = os.lstat(folder / name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UsageError(f"{folder / name}: {error.strerror}") from None
+        plain = stat.S_ISREG(about.st_mode) and about.st_nlink == 1
+        if not (plain if name in files else stat.S_ISDIR(about.st_mode)):
+            raise UsageError(
+                f"{folder / name} is a link, or no plain {'file' if name in files else 'folder'}, "
+                "and would be written to; copy the run to a new folder by cp -RL"
+            )
 
 
 def _checked(names: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from rlgrad.config import ESTIMATOR_OPTIONS, OPTION_NAMES, Config
 from rlgrad.errors import UsageError
 from rlgrad.estimators import Traits, options
+from rlgrad.reading import installed_memory
 
 
 def choose_device(wanted: str, simulated: bool, lanes: int) -> tuple[torch.device, str]:
@@ -53,9 +53,7 @@ def check_memory(config: Config, features: int, actions: int, lanes: int, steps:
     parameters = sum(a * b for a, b in pairwise(widths)) * lanes // config.num_envs
     rows = lanes * steps * (2 * features + 3 * actions + 2 * sum(widths))
     needed = 4 * (15 * parameters + rows)  # value, gradient, two moments, kept copy; 3 networks
-    if not hasattr(os, "sysconf"):
-        return
-    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    installed = installed_memory()
     if needed > installed:
         raise UsageError(
             f"this needs about {needed / 2**30:,.0f} GiB, and the machine has "

@@ -81,13 +81,12 @@ def print_evaluation(rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows of ``rlgrad evaluate`` as a table."""
     print(f"{rows[0]['run']}: {rows[0]['sampled']['episodes']} episodes each, mean ± deviation")
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for key in ("seed", "sampled", "argmax", "unfinished"):
+    for key in ("seed", "env steps", "sampled", "argmax", "unfinished"):
         table.add_column(key, justify="right")
     for row in rows:
         unfinished = row["sampled"]["unfinished"] + row["argmax"]["unfinished"]
-        table.add_row(
-            str(row["seed"]), _score(row["sampled"]), _score(row["argmax"]), str(unfinished)
-        )
+        scores = _score(row["sampled"]), _score(row["argmax"])
+        table.add_row(str(row["seed"]), f"{row['step']:,}", *scores, str(unfinished))
     _console().print(table)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +11,11 @@ from rlgrad import store
 from rlgrad.checkpoints import DamagedError
 from rlgrad.clock import Clock, Seconds
 from rlgrad.engine import Outcome
-from rlgrad.errors import UsageError
+from rlgrad.errors import UsageError, shown
+from rlgrad.forms import STANDING, record
 from rlgrad.places import take_places
 from rlgrad.preflight import fitting
+from rlgrad.reading import conform
 from rlgrad.saving import Standing
 from rlgrad.store import Run
 from rlgrad.trainer import Trainer
@@ -35,14 +36,14 @@ def newest(run: Run, notes: list[str]) -> Found | None:
     Raises:
         UsageError: where there are some and none of them will do.
     """
-    record, files = run.path / "metrics.jsonl", run.checkpoints()
-    length = record.stat().st_size if record.exists() else 0
+    rows, files = run.path / "metrics.jsonl", run.checkpoints()
+    length = rows.stat().st_size if rows.is_file() else 0
     for path in reversed(files):
         try:
             tensors, counters = store.load_checkpoint(path)
             standing = Standing.of(counters, len(run.seeds))
             if standing.record > length:
-                raise DamagedError(f"{record}: it ends before {path.name} was written")
+                raise DamagedError(f"{rows}: it ends before {path.name} was written")
         except DamagedError as error:
             notes.append(f"left out {path.name}: {error}")
         except (KeyError, TypeError, ValueError):
@@ -60,18 +61,11 @@ def newest(run: Run, notes: list[str]) -> Found | None:
 def _check_record(run: Run, length: int) -> None:
     """Refuse a record whose first bytes, which stay, are no rows of the run's seeds."""
     path = run.path / "metrics.jsonl"
-    kept = path.read_bytes()[:length].decode(errors="replace") if length else ""
-    lines = kept.split("\n")
-    for number, line in enumerate(lines[:-1], 1):
-        try:
-            row = json.loads(line)
-            good = row["seed"] in run.seeds and isinstance(row["step"], int)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            good = False
-        if not good:
-            raise UsageError(f"{path}: line {number} cannot be read as a row of this run")
-    if lines[-1]:
-        raise UsageError(f"{path}: it does not end where the newest checkpoint says")
+    try:
+        for _ in record(path, run.seeds, length) if length else ():
+            pass
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: it cannot be gone on from: {error}") from None
 
 
 def _restore(trainer: Trainer, found: Found) -> int:
@@ -95,8 +89,11 @@ def _restore(trainer: Trainer, found: Found) -> int:
 def put(trainer: Trainer, run: Run, found: Found, notes: list[str]) -> None:
     """Put the trainer where the checkpoint stands; what cannot be exact is said and marked."""
     try:
+        conform(found.counters, STANDING, "the checkpoint")
         if found.counters["seeds"] != list(run.seeds):
-            raise ValueError(f"its seeds are {found.counters['seeds']}")
+            raise ValueError(f"its seeds are {shown(found.counters['seeds'])}")
+        if [row["seed"] for row in found.counters["outcomes"]] != list(run.seeds):
+            raise ValueError("its outcomes are of other seeds")
         lost = _restore(trainer, found)
     except UsageError:
         raise

@@ -19,11 +19,13 @@ from rlgrad.cards import Resolved
 from rlgrad.choosing import same_bits
 from rlgrad.display import Display
 from rlgrad.errors import UsageError, nearest
+from rlgrad.forms import ABOUT
 from rlgrad.loading import require_modules
 from rlgrad.locking import Lock
 from rlgrad.make import import_module
 from rlgrad.options import Options, checked
-from rlgrad.output import write_whole
+from rlgrad.output import check_own, write_whole
+from rlgrad.reading import conform, read_json
 from rlgrad.restoring import Found, newest, put
 from rlgrad.saving import Standing
 from rlgrad.session import Session
@@ -34,10 +36,11 @@ from rlgrad.versions import versions
 
 # What write_whole leaves where the process is killed inside it.
 _HALVES = (
-    ".card.toml.*", ".run.json.*", ".result.json.*", "checkpoints/.step-*.safetensors.*",
+    ".card.toml.*", ".run.json.*", ".result.json.*", "checkpoints/.*-*.safetensors.*",
 )  # fmt: skip
 
 
+_FILES = ("card.toml", "run.json", "result.json", "metrics.jsonl", "lock")
 _OF_A_PROCESS = ("quiet", "log_dir")  # options that do not last
 
 
@@ -61,11 +64,11 @@ def _resolved(run: Run, total: int | None) -> Resolved:
 def _about(run: Run) -> dict[str, Any]:
     path = run.path / "run.json"
     try:
-        about = json.loads(path.read_text("utf-8"))
-        tables = {key: dict(about[key]) for key in ("versions", "options")}
-        return {**about, **tables, "resumed": list(about.get("resumed", []))}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: cannot be read as a run's description: {error!r}") from None
+        about = read_json(path)
+        conform(about, ABOUT)
+        return {**about, "resumed": about.get("resumed", [])}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as a run's description: {error}") from None
 
 
 def _vec(resolved: Resolved, asked: str) -> dict[str, str]:
@@ -116,7 +119,8 @@ def _write(run: Run, resolved: Resolved, about: dict[str, Any], start: Found | N
     (run.path / "checkpoints").mkdir(exist_ok=True)
     for pattern in _HALVES:
         for half in run.path.glob(pattern):
-            half.unlink()
+            if half.is_symlink() or not half.is_dir():
+                half.unlink()
     for path in run.checkpoints():
         if start is not None and path.name > start.path.name:
             path.unlink()
@@ -163,6 +167,8 @@ def restart(
     asked = {**own, "log_dir": log_dir, **(given or {})}
     options = checked({**asked, **_vec(resolved, (given or {}).get("vec", ""))})
     torch.set_num_threads(1)
+    files = (*_FILES, *(f"checkpoints/{path.name}" for path in run.checkpoints()))
+    check_own(run.path, files, ("checkpoints", *(f"seed-{seed}" for seed in run.seeds)))
     lock = Lock(run.path)
     trainer = None
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from rlgrad.best import keep_best
 from rlgrad.display import Display, Status
 from rlgrad.engine import Engine
 from rlgrad.errors import UsageError
@@ -21,7 +22,7 @@ from rlgrad.loading import load_policy
 from rlgrad.locking import Lock
 from rlgrad.log import Log
 from rlgrad.options import Options
-from rlgrad.output import write_whole
+from rlgrad.output import plain, write_whole
 from rlgrad.peer_cards import hyperparameters
 from rlgrad.saving import Saver, Standing
 from rlgrad.store import Run
@@ -54,16 +55,13 @@ class Session:
         self.trainer, self.run, self.display, self.options = trainer, run, display, options
         self.total = run.config.total_timesteps
         self.log_freq = options.log_freq or max(1, self.total // 50)
-        card, settings = (
-            (run.path / "card.toml").read_text("utf-8"),
-            hyperparameters(run.config, run.peer),
-        )
+        card = (run.path / "card.toml").read_text("utf-8")
+        settings = hyperparameters(run.config, run.peer)
         self.standing = Standing(evaluated=[-1] * len(run.seeds)) if start is None else start[0]
         steps = {outcome.seed: outcome.steps for outcome in trainer.outcomes}
         since = None if start is None else (self.standing.record, steps)
         self.log, self.lock = Log(run.path, run.seeds, card, settings, since), lock
-        path = None if start is None else start[1]
-        self.saver = Saver(trainer, run, options, self.log, self.standing, path)
+        self.saver = Saver(trainer, run, options, self.log, self.standing, start and start[1])
         self.signal = 0
         self._before = self._steps
 
@@ -161,7 +159,7 @@ class Session:
         self._evaluate()
         self.save()
         with self._writing():
-            write_whole(self.run.path / "result.json", json.dumps(self.result()).encode())
+            write_whole(self.run.path / "result.json", json.dumps(plain(self.result())).encode())
 
     def _speed(self, i: int | None = None) -> float:
         """Env steps per second of training: seed i with those that share its seconds, or all."""
@@ -226,10 +224,10 @@ class Session:
         if self.standing.pending and not self.signal:
             self.save()
         while self.standing.pending and not self.signal:
-            i = self.standing.pending[0]
+            i, path = self.standing.pending[0], self.saver.path
             outcome = self.trainer.outcomes[i]
             evaluation = evaluate(
-                load_policy(self.run, outcome.seed, self.saver.path),
+                load_policy(self.run, outcome.seed, path),
                 self.run.env_id,
                 outcome.seed,
                 self.options.eval_episodes,
@@ -239,6 +237,9 @@ class Session:
             )
             if evaluation is None:
                 return
+            if path is not None:
+                with self._writing():
+                    keep_best(self.run, outcome.seed, path, evaluation.sampled.mean)
             outcome.evaluation = evaluation.to_dict()
             self.standing.evaluated[i] = outcome.steps
             self.standing.pending.pop(0)

@@ -4,7 +4,8 @@ runs/<env>/<agent>/<time>/
     card.toml        the resolved card: environment, agent, seeds, every hyperparameter
     run.json         command line, versions, machine, notes
     metrics.jsonl    the record: one line per seed and logged step
-    checkpoints/     step-<env steps>.safetensors: tensors, and counters as JSON in the header
+    checkpoints/     step-<env steps>.safetensors: tensors, and counters as JSON in the header;
+                     best-<seed>.safetensors: a seed where its evaluation was best
     seed-<n>/        TensorBoard events, a view of the record
     result.json      how each seed ended, with its evaluation
 """
@@ -12,10 +13,11 @@ runs/<env>/<agent>/<time>/
 from __future__ import annotations
 
 import json
+import math
 import platform
+import re
 import sys
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,13 +30,16 @@ from rlgrad import checkpoints
 from rlgrad.card_files import safe_name
 from rlgrad.cards import Resolved
 from rlgrad.config import Config
-from rlgrad.errors import UsageError
+from rlgrad.errors import UsageError, shown
+from rlgrad.forms import RESULT, RUN, record
 from rlgrad.options import Options, parse_seeds
 from rlgrad.output import write_whole
 from rlgrad.peer_cards import Peer, read_tables, tables
+from rlgrad.reading import conform, read_json, read_toml
 from rlgrad.versions import versions
 
 FORMAT = 1
+_NAME = re.compile(r"step-[0-9]{12,18}\.safetensors")
 
 
 def card_text(resolved: Resolved, seeds: Sequence[int]) -> str:
@@ -91,20 +96,32 @@ class Run:
     vec: str = ""
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The record: one dict per seed and logged step."""
+        """The record: one dict per seed and logged step.
+
+        Raises:
+            UsageError: where it is damaged.
+        """
         path = self.path / "metrics.jsonl"
         try:
-            return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            return list(record(path, self.seeds))
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
             raise UsageError(f"{path}: cannot be read as metrics: {error}") from None
 
     def result(self) -> dict[str, Any]:
-        """How each seed ended; empty while the run goes on."""
+        """How each seed ended; empty while the run goes on.
+
+        Raises:
+            UsageError: where it is damaged.
+        """
         path = self.path / "result.json"
         try:
-            return dict(json.loads(path.read_text("utf-8")))
+            result = read_json(path)
+            conform(result, RESULT)
+            if not {row["seed"] for row in result["seeds"]} <= set(self.seeds):
+                raise ValueError("it tells of seeds that the run has not")
+            return result
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -112,7 +129,12 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """Checkpoint files, oldest first."""
-        return sorted((self.path / "checkpoints").glob("step-*.safetensors"))
+        found = (self.path / "checkpoints").glob("step-*.safetensors")
+        return sorted(path for path in found if _NAME.fullmatch(path.name))
+
+    def best(self, seed: int) -> Path:
+        """File of a seed where its evaluation was best, if there is one."""
+        return self.path / "checkpoints" / f"best-{seed}.safetensors"
 
 
 def create(resolved: Resolved, seeds: Sequence[int], options: Options) -> Run:
@@ -173,7 +195,7 @@ def find_run(name: str | Path, log_dir: str | Path = "runs") -> Path:
     if str(name) != "latest":
         return Path(name)
     cards = Path(log_dir).glob("*/*/*/card.toml")
-    newest = max(cards, key=lambda card: card.stat().st_mtime_ns, default=None)
+    newest = max(filter(Path.is_file, cards), key=lambda x: x.stat().st_mtime_ns, default=None)
     if newest is None:
         raise UsageError(f"no run below {log_dir}; train one, or name another with --log-dir")
     return newest.parent
@@ -187,37 +209,38 @@ def read_run(path: Path) -> Run:
     """
     card_path = path / "card.toml"
     try:
-        card = tomllib.loads(card_path.read_text("utf-8"))
+        card = read_toml(card_path)
     except OSError:
         raise UsageError(f"{path} is no run directory: it has no readable card.toml") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{card_path}: not a valid card: {error}") from None
     if card.get("format") != FORMAT:
         raise UsageError(
-            f"{card_path}: format {card.get('format')!r}; this rlgrad reads format {FORMAT}: "
+            f"{card_path}: format {shown(card.get('format'))}; this rlgrad reads format {FORMAT}: "
             "update rlgrad, or train again"
         )
     try:
-        env, seeds = card["environment"], tuple(parse_seeds(card["seeds"]))
+        conform(card, RUN, "the card")
+        env, seeds = card["environment"], tuple(parse_seeds(card.get("seeds")))
         config, peer = read_tables(card, str(card_path))
-        return Run(
-            path,
-            str(env["id"]),
-            str(card["agent"]),
-            seeds,
-            config,
-            dict(env["kwargs"]),
-            tuple(map(str, env["modules"])),
-            peer,
-            str(env["simulator"]),
-            None if env.get("solved_at") is None else float(env["solved_at"]),
-            str(env.get("vec", "")),
-        )
-    except UsageError as error:
+        if not math.isfinite(env.get("solved_at", 0.0)):
+            raise ValueError(f"solved_at is {env['solved_at']}; expected a finite score")
+    except ValueError as error:
         text = str(error)
         raise UsageError(text if str(path) in text else f"{card_path}: {text}") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{card_path}: incomplete card: {error}") from None
+    return Run(
+        path,
+        env["id"],
+        card["agent"],
+        seeds,
+        config,
+        env["kwargs"],
+        tuple(env["modules"]),
+        peer,
+        env["simulator"],
+        float(env["solved_at"]) if "solved_at" in env else None,
+        env.get("vec", ""),
+    )
 
 
 def save_checkpoint(

@@ -113,7 +113,7 @@ BAD_AGENTS = {
     "no such choice": (f'{AGENT}[config]\nsignal = "td"', ["signal = 'td'", "'n-step', 'gae'"]),
     "too small": (f"{AGENT}[config]\nnum_envs = 0", ["num_envs = 0", "expected 1 to"]),
     "too large": (f"{AGENT}[config]\ngamma = 1.1", ["gamma = 1.1", "expected 0 to 1"]),
-    "no width": (f"{AGENT}[config]\nhidden = [0]", ["hidden = [0]", "expected widths from 1"]),
+    "no width": (f"{AGENT}[config]\nhidden = [0]", ["hidden = [0]", "widths from 1"]),
     "nan": (f"{AGENT}[config]\nlearning_rate = nan", ["learning_rate = nan", "expected"]),
     "infinity": (f"{AGENT}[config]\nvalue_scale = inf", ["value_scale = inf", "expected"]),
     "count overflows": (f"{AGENT}[config]\nnum_envs = 1e999", ["num_envs = inf", "expected int"]),
@@ -137,11 +137,11 @@ BAD_AGENTS = {
         ["Own-v0", "got seeds 'many'"],
     ),
     "tuning is no table": (f"{AGENT}tuning = 3\n[config]", ["tuning = 3", "expected table"]),
-    "not TOML": ("a b c", ["not valid TOML", "line 1"]),
+    "not TOML": ("a b c", ["cannot be read as a card", "line 1"]),
     "not UTF-8": (b"\xff\xfe\x00", ["cannot be read"]),
-    "a NUL": (b"\x00", ["not valid TOML"]),
-    "deep nesting": (f"x = {'[' * 100_000}", ["not valid TOML"]),
-    "huge": (b"#" * (2 << 20), ["larger than 1,048,576 bytes"]),
+    "a NUL": (b"\x00", ["cannot be read as a card"]),
+    "deep nesting": (f"x = {'[' * 100_000}", ["nested too deeply"]),
+    "huge": (b"#" * (2 << 20), ["expected at most 1,048,576"]),
 }
 
 

@@ -562,7 +562,7 @@ def test_only_the_user_chooses_what_is_imported(tmp_path, monkeypatch):
         ('"stable_baselines3.A2C"', '"os"', "expected a Python path"),
         ("ent_coef", "seed", "'seed' is not for a card"),
         ("num_envs", "num_env", "did you mean num_envs"),
-        ('algorithm = "stable_baselines3.A2C"', "", "incomplete card"),
+        ('algorithm = "stable_baselines3.A2C"', "", "peer has no 'algorithm'"),
         ("ent_coef = 0.0", "policy_kwargs = {net_arch = [3]}", "its card needs"),
     ],
 )

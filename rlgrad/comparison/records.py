@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from rlgrad.card_files import EnvCard
 from rlgrad.cards import Resolved
 from rlgrad.choosing import same_bits
 from rlgrad.errors import UsageError
+from rlgrad.reading import conform, read_json, read_toml
 from rlgrad.store import Run, card_text
 
 LEAST_EPISODES = 10
@@ -80,10 +80,13 @@ def identity(card: Run | Resolved) -> dict[str, Any]:
     trained by another of them; one with other bits than ``--vec auto`` gives is told.
     """
     if isinstance(card, Run):
-        text = (card.path / "card.toml").read_text("utf-8")
+        try:
+            table = read_toml(card.path / "card.toml")
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{card.path}: card.toml cannot be read: {error}") from None
     else:
-        text = card_text(card, [0])
-    table = {k: v for k, v in tomllib.loads(text).items() if k not in ("format", "seeds")}
+        table = tomllib.loads(card_text(card, [0]))
+    table = {k: v for k, v in table.items() if k not in ("format", "seeds")}
     env = table["environment"]
     vec = env.pop("vec", "")
     described = EnvCard(env["id"], simulator=env["simulator"], kwargs=env["kwargs"])
@@ -186,6 +189,8 @@ def peer_of(card: Mapping[str, Any]) -> bool:
 def about_run(run: Run) -> dict[str, Any]:
     """What a run's run.json tells; empty where it cannot be read."""
     try:
-        return dict(json.loads((run.path / "run.json").read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+        about = read_json(run.path / "run.json")
+        conform(about, {"versions?": {}, "notes?": [str]})
+        return about
+    except (OSError, ValueError):
         return {}

@@ -169,7 +169,8 @@ def stored(
     path = checkpoint or run.checkpoints()[-1]
     env = dataclasses.replace(card_files.env_card(run.env_id), kwargs=run.env_kwargs)
     fits = critic == "fitted" or not has_critic
-    step = int(path.stem.partition("-")[2])
+    steps = store.load_checkpoint(path)[1]["steps"]
+    step = sum(steps) // len(steps)
     return Frozen(learner, env, config, run.agent, seed, fits, step, path)
 
 
