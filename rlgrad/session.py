@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rlgrad.display import Display, Status
@@ -23,6 +20,7 @@ from rlgrad.options import Options
 from rlgrad.output import write_whole
 from rlgrad.peer_cards import hyperparameters
 from rlgrad.saving import Saver, Standing
+from rlgrad.signals import Signals
 from rlgrad.store import Run
 
 Start = tuple[Standing, Path | None]
@@ -63,31 +61,17 @@ class Session:
         self.log, self.lock = Log(run.path, run.seeds, card, settings, since), lock
         path = None if start is None else start[1]
         self.saver = Saver(trainer, run, options, self.log, self.standing, path)
-        self.signal = 0
+        self.signals = Signals(display.say)
         self._before = self._steps
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal:
-            raise KeyboardInterrupt
-        self.signal = number
-        self.display.say("stopping; press Ctrl-C again to stop at once")
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end the run between rollouts, with a checkpoint."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     @property
     def _steps(self) -> list[int]:
         return [outcome.steps for outcome in self.trainer.outcomes]
+
+    @property
+    def signal(self) -> int:
+        """The signal that asked for the end; 0: none did."""
+        return self.signals.number
 
     @property
     def stopped(self) -> bool:
@@ -97,7 +81,7 @@ class Session:
     def go(self) -> None:
         """Train all seeds to their end, then evaluate and write the result."""
         try:
-            with self._signals(), self.display:
+            with self.signals, self.display:
                 self._evaluate()  # what another process left to do
                 self.trainer.run(self)
                 self._finish()

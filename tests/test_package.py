@@ -28,7 +28,7 @@ ROWS = [
     ["actions", "adam", "bootstrap", "checking.findings", "clock", "comparison", "display",
      "drawing", "errors", "estimators.checks", "estimators.noise", "estimators.passes",
      "estimators.statistics", "lab", "lab.parts", "log", "peers", "report", "returns",
-     "simulators.single", "streams", "versions"],
+     "signals", "simulators.single", "streams", "versions"],
     ["agent", "arguments", "checking.forms", "config", "engine", "estimators.base",
      "estimators.least_squares", "estimators.networks", "locking", "output", "page", "seeded",
      "simulators.base", "simulators.registration", "stats", "workers"],
