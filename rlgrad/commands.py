@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -15,6 +14,7 @@ from rlgrad.arguments import parse_pairs
 from rlgrad.display import passing
 from rlgrad.errors import UsageError
 from rlgrad.report import print_evaluation, print_list, print_variance
+from rlgrad.terminal import tell
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Variance:
                 if table.history:
                     print_history(table)
                 print_table(table)
-        print(f"report       {path / 'report.html'}", file=sys.stderr)
+        tell(f"report       {path / 'report.html'}")
         return 0
 
     def _refuse(self, names: tuple[str, ...], why: str) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rlgrad.display import Display, Status
 from rlgrad.engine import Engine
-from rlgrad.errors import UsageError
-from rlgrad.evaluation import evaluate
-from rlgrad.loading import load_policy
+from rlgrad.evaluation import judge
+from rlgrad.faults import Faults
 from rlgrad.locking import Lock
 from rlgrad.log import Log
 from rlgrad.options import Options
@@ -62,7 +61,8 @@ class Session:
         path = None if start is None else start[1]
         self.saver = Saver(trainer, run, options, self.log, self.standing, path)
         self.signals = Signals(display.say)
-        self._before = self._steps
+        self.faults = Faults(run, lambda: (max(self._steps), self.saver.path))
+        self._before, self._failed = self._steps, self._failures()
 
     @property
     def _steps(self) -> list[int]:
@@ -81,7 +81,7 @@ class Session:
     def go(self) -> None:
         """Train all seeds to their end, then evaluate and write the result."""
         try:
-            with self.signals, self.display:
+            with self.signals, self.display, self.faults.explained():
                 self._evaluate()  # what another process left to do
                 self.trainer.run(self)
                 self._finish()
@@ -89,25 +89,11 @@ class Session:
             self.close()
 
     def close(self) -> None:
-        """Release environments, files and the directory."""
-        self.trainer.close()
-        self.log.close()
-        self.lock.release()
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """What the disk refuses, as one line that says where training stood."""
-        try:
-            yield
-        except OSError as error:
-            steps, path = max(self._steps), self.run.path
-            last = self.saver.path
-            kept = f"{last.name} is kept" if last else "there is no checkpoint yet"
-            how = f", and once that is mended rlgrad resume {path} goes on"
-            raise UsageError(
-                f"cannot write to {path} after {steps:,} env steps: {error.strerror or error}; "
-                f"{kept}{how if self.run.peer is None else ''}"
-            ) from None
+        """Release environments, files and the directory, each even where another cannot be."""
+        with ExitStack() as stack:
+            stack.callback(self.lock.release)
+            stack.callback(self.log.close)
+            stack.callback(self.trainer.close)
 
     def wants(self, steps: int) -> bool:
         """Whether numbers will be logged after so many further env steps of some seed."""
@@ -125,12 +111,25 @@ class Session:
             pairs = enumerate(zip(before, self._before, strict=True))
             return [i for i, (old, now) in pairs if freq and now // freq > old // freq]
 
+        self._say_failures()
         self._write(due(self.log_freq))
         self.display.update(self._status())
         self._expect(due(self.options.eval_freq))
         if self.saver.due(bool(due(self.options.save_freq))):
             self.save()
         self._evaluate()
+
+    def _failures(self) -> list[int]:
+        """Numbers of the seeds that have failed."""
+        return [i for i, outcome in enumerate(self.trainer.outcomes) if outcome.status == "failed"]
+
+    def _say_failures(self) -> None:
+        """Say which seeds have failed since the last time, and why."""
+        for i in self._failures():
+            if i not in self._failed:
+                outcome = self.trainer.outcomes[i]
+                self.display.say(f"seed {outcome.seed} failed and is frozen: {outcome.reason}")
+        self._failed = self._failures()
 
     def _finish(self) -> None:
         """The last checkpoint, the last evaluation, and how it all ended."""
@@ -143,7 +142,7 @@ class Session:
         self.save()
         self._evaluate()
         self.save()
-        with self._writing():
+        with self.faults.writing():
             write_whole(self.run.path / "result.json", json.dumps(self.result()).encode())
 
     def _speed(self, i: int | None = None) -> float:
@@ -162,14 +161,14 @@ class Session:
             }
             self._log(i, {**shared, **self.trainer.numbers(i)})
         if due:
-            with self._writing():
+            with self.faults.writing():
                 self.log.flush()
 
     def _log(self, i: int, numbers: Mapping[str, float]) -> None:
         """A row of seed number i, with its clock."""
         outcome, seconds = self.trainer.outcomes[i], self.trainer.seconds(i)
         clock = {"time/cpu_seconds": seconds.cpu, "time/wall_seconds": seconds.wall}
-        with self._writing():
+        with self.faults.writing():
             self.log.write(outcome.seed, outcome.steps, {**numbers, **clock})
 
     def _status(self) -> Status:
@@ -189,7 +188,7 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint, unless nothing has moved since the last."""
-        with self._writing():
+        with self.faults.writing():
             self.saver.save()
 
     def _expect(self, due: Iterable[int]) -> None:
@@ -211,26 +210,15 @@ class Session:
         while self.standing.pending and not self.signal:
             i = self.standing.pending[0]
             outcome = self.trainer.outcomes[i]
-            evaluation = evaluate(
-                load_policy(self.run, outcome.seed, self.saver.path),
-                self.run.env_id,
-                outcome.seed,
-                self.options.eval_episodes,
-                env_kwargs=self.run.env_kwargs,
-                max_episode_steps=self.run.config.max_episode_steps,
-                stop=lambda: bool(self.signal),
+            numbers = judge(
+                self.run, outcome, self.saver.path, self.options.eval_episodes, lambda: self.stopped
             )
-            if evaluation is None:
+            if numbers is None:
                 return
-            outcome.evaluation = evaluation.to_dict()
             self.standing.evaluated[i] = outcome.steps
             self.standing.pending.pop(0)
-            numbers = {
-                "eval/mean_reward": evaluation.sampled.mean,
-                "eval/mean_reward_argmax": evaluation.argmax.mean,
-                "eval/mean_ep_length": evaluation.sampled.mean_length,
-            }
             self._log(i, numbers)
+        self._say_failures()
 
     def result(self) -> dict[str, Any]:
         """How the run ended, as plain numbers; seconds are of training alone."""

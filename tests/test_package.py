@@ -25,13 +25,13 @@ CARDS = (
 # A module may import modules of earlier rows; in its own row only what SIDEWAYS lists. This is the
 # table of docs/design.md with the modules of today: later work adds its row here first.
 ROWS = [
-    ["actions", "adam", "bootstrap", "checking.findings", "clock", "comparison", "display",
+    ["actions", "adam", "bootstrap", "checking.findings", "clock", "comparison",
      "drawing", "errors", "estimators.checks", "estimators.noise", "estimators.passes",
-     "estimators.statistics", "lab", "lab.parts", "log", "peers", "report", "returns",
-     "signals", "simulators.single", "streams", "versions"],
-    ["agent", "arguments", "checking.forms", "config", "engine", "estimators.base",
-     "estimators.least_squares", "estimators.networks", "locking", "output", "page", "seeded",
-     "simulators.base", "simulators.registration", "stats", "workers"],
+     "estimators.statistics", "lab", "lab.parts", "log", "peers", "returns",
+     "signals", "simulators.single", "streams", "terminal", "versions"],
+    ["agent", "arguments", "checking.forms", "config", "display", "engine", "estimators.base",
+     "estimators.least_squares", "estimators.networks", "locking", "output", "page", "report",
+     "seeded", "simulators.base", "simulators.registration", "stats", "workers"],
     ["checking.playing", "checkpoints", "critics", "dots", "estimators.learned",
      "estimators.multisample", "estimators.objective", "estimators.relaxation", "estimators.score",
      "lab.moments", "lab.split_result", "normalise", "options", "peer_cards", "pullback",
@@ -43,7 +43,7 @@ ROWS = [
      "plots"],
     ["cards", "checking.replays", "estimators.relax", "make", "places", "rollout"],
     ["checking.vector", "estimators.build", "lab.tables", "peers.algorithm", "store"],
-    ["checking", "comparison.records", "estimators", "saving"],
+    ["checking", "comparison.records", "estimators", "faults", "saving"],
     ["comparison.gathering", "comparison.plan", "preflight", "problems.base"],
     ["comparison.analysis", "comparison.workers", "learner", "peers.policy", "problems.catalogue",
      "problems.results"],
