@@ -75,8 +75,10 @@ def _work(
     lanes: Sequence[Lane], pipe: Connection, others: list[Connection], shared: _Shared, rows: slice
 ) -> None:
     """A worker's life: step its environments whenever told, until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Ctrl-C, a terminal that closes and a scheduler reach the whole group: the parent answers.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     for each in others:  # inherited ends would keep a dead parent's pipes open
         each.close()
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -248,7 +250,7 @@ class ChunkedVectorEnv(VectorEnv[Any, Any, Any]):
             pipe.close()
         for process in self.processes:
             if terminate:
-                process.terminate()
+                process.kill()
             process.join(5)
             if process.is_alive():
                 process.kill()
