@@ -10,8 +10,9 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -41,6 +42,19 @@ def write_whole(path: Path, data: bytes) -> None:
         _sync(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def to_disk(path: Path) -> Iterator[None]:
+    """What the disk refuses inside, as one line.
+
+    Raises:
+        UsageError: that names the path.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot write to {path}: {error.strerror or error}") from None
 
 
 def _checked(names: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from rlgrad.faults import Faults
 from rlgrad.locking import Lock
 from rlgrad.log import Log
 from rlgrad.options import Options
-from rlgrad.output import write_whole
+from rlgrad.output import to_disk, write_whole
 from rlgrad.peer_cards import hyperparameters
 from rlgrad.saving import Saver, Standing
 from rlgrad.signals import Signals
@@ -57,7 +57,8 @@ class Session:
         self.standing = Standing(evaluated=[-1] * len(run.seeds)) if start is None else start[0]
         steps = {outcome.seed: outcome.steps for outcome in trainer.outcomes}
         since = None if start is None else (self.standing.record, steps)
-        self.log, self.lock = Log(run.path, run.seeds, card, settings, since), lock
+        with to_disk(run.path):
+            self.log, self.lock = Log(run.path, run.seeds, card, settings, since), lock
         path = None if start is None else start[1]
         self.saver = Saver(trainer, run, options, self.log, self.standing, path)
         self.signals = Signals(display.say)
