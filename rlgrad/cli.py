@@ -99,8 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 141
-    except (OSError, UsageError) as error:
+    except UsageError as error:
         terminal.tell(f"rlgrad: {error}")
+        return 2
+    except OSError as error:
+        terminal.tell(f"rlgrad: {terminal.why(error)}")
         return 2
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

@@ -10,6 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
+from rlgrad.errors import UsageError
+
 _GONE = OSError, ValueError, AttributeError  # refused, closed, or never there
 
 
@@ -88,18 +90,30 @@ def open_standard() -> None:
 
 
 def flush_output() -> None:
-    """Write out standard output now; what it refuses is dropped, and raised once.
+    """Write out standard output now, rather than after the last chance to say what it refuses.
 
     Raises:
-        OSError: where it cannot be written.
+        BrokenPipeError: where its reader is gone.
+        UsageError: where it cannot be written otherwise.
     """
-    if sys.stdout is None:
-        return
     try:
-        sys.stdout.flush()
-    except OSError:
-        drop_output()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
         raise
+    except OSError as error:
+        raise UsageError(f"cannot write to standard output: {error.strerror or error}") from None
+
+
+def why(error: OSError) -> str:
+    """An error in words, which Python leaves without a name where standard output is what fails."""
+    try:
+        flush_output()
+    except UsageError as refused:
+        return str(refused)
+    except BrokenPipeError:
+        pass
+    return str(error)
 
 
 def drop_output() -> None:
