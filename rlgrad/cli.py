@@ -92,18 +92,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminal.open_standard()
     try:
         status = _answer(name, arguments[1:])
-        terminal.flush_output()
+        terminal.out(end="")
         return status
     except KeyboardInterrupt as error:
         terminal.tell(f"rlgrad: {error or 'interrupted'}")
         return 130
     except BrokenPipeError:
         return 141
-    except UsageError as error:
+    except (OSError, UsageError) as error:
         terminal.tell(f"rlgrad: {error}")
-        return 2
-    except OSError as error:
-        terminal.tell(f"rlgrad: {terminal.why(error)}")
         return 2
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

@@ -14,7 +14,7 @@ from rlgrad.arguments import parse_pairs
 from rlgrad.display import passing
 from rlgrad.errors import UsageError
 from rlgrad.report import print_evaluation, print_list, print_variance
-from rlgrad.terminal import tell
+from rlgrad.terminal import out, tell
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Evaluate:
             self.path, self.seed, self.episodes, self.env_seed, self.env_module, self.log_dir
         )
         if self.json:
-            print(json.dumps(rows))
+            out(json.dumps(rows))
         else:
             print_evaluation(rows)
         return 0
@@ -138,7 +138,7 @@ class Variance:
         own = {"draws": self.draws, "noise": self.noise, "logit": self.logit}
         table = self._measured(**{k: v for k, v in own.items() if v is not None}).to_dict()
         if self.json:
-            print(json.dumps(table))
+            out(json.dumps(table))
         else:
             print_variance(table)
         return 0
@@ -162,7 +162,7 @@ class Variance:
             path = write(table, path)
         finally:
             if self.json:
-                print(json.dumps(table.to_dict()))
+                out(json.dumps(table.to_dict()))
             else:
                 if table.history:
                     print_history(table)
@@ -217,7 +217,7 @@ class List:
 
         found = rows(self.what)
         if self.json:
-            print(json.dumps(found))
+            out(json.dumps(found))
         else:
             print_list(self.what, found, self.cite, NOTES.get(self.what, ""))
         return 0

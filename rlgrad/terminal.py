@@ -89,31 +89,19 @@ def open_standard() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
-def flush_output() -> None:
-    """Write out standard output now, rather than after the last chance to say what it refuses.
+def out(text: str = "", end: str = "\n") -> None:
+    """Print on standard output now, rather than after the last chance to say that it refuses.
 
     Raises:
         BrokenPipeError: where its reader is gone.
         UsageError: where it cannot be written otherwise.
     """
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        print(text, end=end, flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
         raise UsageError(f"cannot write to standard output: {error.strerror or error}") from None
-
-
-def why(error: OSError) -> str:
-    """An error in words, which Python leaves without a name where standard output is what fails."""
-    try:
-        flush_output()
-    except UsageError as refused:
-        return str(refused)
-    except BrokenPipeError:
-        pass
-    return str(error)
 
 
 def drop_output() -> None:
