@@ -56,7 +56,7 @@ class Faults:
         except FaultError:
             raise
         except UsageError as error:
-            raise FaultError(f"{error}; {self._kept()}") from None
+            raise FaultError(f"{error}; {self._kept()}") from error
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"stopped at once; {self._kept()}") from None
         except Exception as error:
