@@ -97,7 +97,10 @@ def out(text: str = "", end: str = "\n") -> None:
         UsageError: where it cannot be written otherwise.
     """
     try:
-        print(text, end=end, flush=True)
+        if text or end:  # even nothing at all is an error on a terminal that is closed
+            print(text, end=end)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -418,7 +418,8 @@ def test_signals_while_it_starts(tmp_path):
         child.send_signal(signal.SIGINT if i % 2 else signal.SIGTERM)
         said = child.communicate(timeout=120)[1]
         assert child.returncode in (0, 130, 143, -signal.SIGTERM, -signal.SIGINT), said
-        assert "Traceback" not in said or "rlgrad/cli.py" not in said, said
+        # Before rlgrad itself is reached, Python's own start shows a traceback.
+        assert "Traceback" not in said or "rlgrad/" not in said, said
         for card in (tmp_path / str(i)).glob("*/*/*/card.toml"):
             rlgrad.resume(card.parent, eval_episodes=1)
 
