@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import rlgrad
-from rlgrad import cards
+from rlgrad import cards, terminal
 from rlgrad.allocator import keep_freed_memory
 from rlgrad.arguments import Flags, flags_of, parse, positional, spelled, value_of
 from rlgrad.commands import Evaluate, List, Variance
 from rlgrad.comparison.command import Compare
 from rlgrad.config import Config
-from rlgrad.errors import UsageError, nearest
+from rlgrad.errors import UsageError, is_out_of_memory, nearest, out_of_memory
 from rlgrad.options import Options
 from rlgrad.train_commands import Resume, Train
 
@@ -73,33 +73,44 @@ def _chosen(table: Any, given: set[str]) -> dict[str, Any]:
     return {name: getattr(table, name) for name in names if name in given}
 
 
+def _answer(name: str, arguments: list[str]) -> int:
+    """Run a command; its exit status."""
+    if name in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if name in ("-V", "--version"):
+        print(f"rlgrad {rlgrad.__version__}")
+        return 0
+    if name not in COMMANDS:
+        raise UsageError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
+    return _run(name, arguments)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 a seed failed, 2 bad input, 130 interrupted."""
     keep_freed_memory()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else "--help"
+    terminal.open_standard()
     try:
-        if name in ("-h", "--help", "help"):
-            print(usage())
-            return 0
-        if name in ("-V", "--version"):
-            print(f"rlgrad {rlgrad.__version__}")
-            return 0
-        if name not in COMMANDS:
-            raise UsageError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
-        return _run(name, arguments[1:])
-    except UsageError as error:
-        print(f"rlgrad: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("rlgrad: interrupted", file=sys.stderr)
+        status = _answer(name, arguments[1:])
+        terminal.out(end="")
+        return status
+    except KeyboardInterrupt as error:
+        terminal.tell(f"rlgrad: {error or 'interrupted'}")
         return 130
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError):
-            print(f"rlgrad: {error}", file=sys.stderr)
-            return 2
-        sys.stderr.close()
+    except BrokenPipeError:
         return 141
+    except (OSError, UsageError) as error:
+        terminal.tell(f"rlgrad: {error}")
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        terminal.tell(f"rlgrad: {out_of_memory(error)}")
+        return 2
+    finally:
+        terminal.drop_output()
 
 
 def usage() -> str:

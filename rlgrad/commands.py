@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -15,6 +14,7 @@ from rlgrad.arguments import parse_pairs
 from rlgrad.display import passing
 from rlgrad.errors import UsageError
 from rlgrad.report import print_evaluation, print_list, print_variance
+from rlgrad.terminal import out, tell
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Evaluate:
             self.path, self.seed, self.episodes, self.env_seed, self.env_module, self.log_dir, which
         )
         if self.json:
-            print(json.dumps(rows))
+            out(json.dumps(rows))
         else:
             print_evaluation(rows)
         return 0
@@ -146,7 +146,7 @@ class Variance:
         own = {"draws": self.draws, "noise": self.noise, "logit": self.logit}
         table = self._measured(**{k: v for k, v in own.items() if v is not None}).to_dict()
         if self.json:
-            print(json.dumps(table))
+            out(json.dumps(table))
         else:
             print_variance(table)
         return 0
@@ -170,12 +170,12 @@ class Variance:
             path = write(table, path)
         finally:
             if self.json:
-                print(json.dumps(table.to_dict()))
+                out(json.dumps(table.to_dict()))
             else:
                 if table.history:
                     print_history(table)
                 print_table(table)
-        print(f"report       {path / 'report.html'}", file=sys.stderr)
+        tell(f"report       {path / 'report.html'}")
         return 0
 
     def _refuse(self, names: tuple[str, ...], why: str) -> None:
@@ -225,7 +225,7 @@ class List:
 
         found = rows(self.what)
         if self.json:
-            print(json.dumps(found))
+            out(json.dumps(found))
         else:
             print_list(self.what, found, self.cite, NOTES.get(self.what, ""))
         return 0

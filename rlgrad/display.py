@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import shutil
-import sys
 import time
 from typing import NamedTuple
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -18,6 +16,8 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+from rlgrad.terminal import STDERR, console, tell
 
 
 class Status(NamedTuple):
@@ -46,7 +46,7 @@ class Screen:
     """
 
     def __init__(self, quiet: bool, *columns: ProgressColumn) -> None:
-        self.console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
+        self.console = console(stderr=True, quiet=quiet, soft_wrap=True)
         self.quiet, self.live = quiet, self.console.is_terminal and not quiet
         self.progress = Progress(
             *columns, console=self.console, transient=True, refresh_per_second=8
@@ -69,7 +69,7 @@ class Screen:
         """A plain line every few seconds, where there is no live part."""
         now = time.monotonic()
         if not self.quiet and not self.live and now - self._last >= 5.0:
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
             self._last = now
 
 
@@ -187,6 +187,6 @@ def short(number: int | float) -> str:
 
 def passing(line: str) -> None:
     """Show a line on a terminal until the next one comes; nothing where there is no terminal."""
-    if sys.stderr.isatty():
+    if STDERR.isatty():
         width = shutil.get_terminal_size().columns - 1
-        print(f"\r{line[:width]:{width}s}\r", end="", file=sys.stderr, flush=True)
+        print(f"\r{line[:width]:{width}s}\r", end="", file=STDERR, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -24,3 +25,18 @@ def nearest(name: str, known: Iterable[str], otherwise: str = "") -> str:
     if close:
         return f"did you mean {' or '.join(folded[each] for each in close)}?"
     return otherwise or (f"there are {', '.join(names)}" if names else "there are none")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, numpy or torch, on the CPU or a GPU, was refused memory."""
+    names = {each.__name__ for each in type(error).__mro__}
+    if names & {"MemoryError", "OutOfMemoryError"}:
+        return True
+    return "can't allocate memory" in str(error)  # torch's allocator on the CPU: a RuntimeError
+
+
+def out_of_memory(error: BaseException) -> str:
+    """The same in one line: what was refused, and what to do."""
+    wanted = re.search(r"allocate ([\d.]+ \w+)", str(error))
+    size = f": {wanted[1]} were refused" if wanted else ""
+    return f"out of memory{size}; fewer seeds, --num-envs or --num-steps, or smaller --hidden, help"

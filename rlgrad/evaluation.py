@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from rlgrad.agent import Agent, Policy
 from rlgrad.best import find_checkpoint
+from rlgrad.engine import Outcome
+from rlgrad.errors import UsageError
 from rlgrad.lanes import Lanes
 from rlgrad.loading import load_policy, load_stored, require_modules
 from rlgrad.make import import_module, make_evaluation, make_one, time_limit
@@ -61,6 +63,23 @@ def _score(total: Floats, length: Floats, alive: NDArray[np.bool_]) -> Score:
     )
 
 
+class NotFiniteError(UsageError):
+    """An environment gave NaN or infinity, so no score means anything."""
+
+
+def _check(x: NDArray[np.float32], total: Floats, alive: NDArray[np.bool_], t: int) -> None:
+    """Refuse observations ``[L, F]`` and returns ``[L]`` that are not finite after step t."""
+    for name, bad in (
+        ("return", ~np.isfinite(total)),
+        ("observation", alive & ~np.isfinite(x).all(1)),
+    ):
+        if bad.any():
+            raise NotFiniteError(
+                f"the environment gave an infinite or NaN {name} in evaluation, in step {t + 1} of "
+                f"episode {int(bad.argmax())}"
+            )
+
+
 def evaluate(
     policy: Policy,
     env_id: str,
@@ -81,6 +100,9 @@ def evaluate(
         env_kwargs: for the environment's constructor.
         max_episode_steps: 0: the environment's own limit.
         stop: polled every step; true gives up, and None is returned.
+
+    Raises:
+        NotFiniteError: where the environment gives NaN or infinity.
     """
     env = make_evaluation(env_id, 2 * episodes, env_kwargs, max_episode_steps)
     lanes = Lanes(env, [seed], "the evaluation of ")
@@ -98,6 +120,7 @@ def evaluate(
             length += alive
             alive &= ~(step.terminated | step.truncated)
             x = step.observation
+            _check(x, total, alive, t)
             if stop():
                 return None
             if not alive.any():
@@ -106,6 +129,44 @@ def evaluate(
         lanes.close()
     halves = [(total[i], length[i], alive[i]) for i in (slice(episodes), slice(episodes, None))]
     return Evaluation(_score(*halves[0]), _score(*halves[1]))
+
+
+def judge(
+    run: Run, outcome: Outcome, checkpoint: Path | None, episodes: int, stop: Callable[[], bool]
+) -> dict[str, float] | None:
+    """Evaluate a seed of a run where a checkpoint stands, and note its scores, or that it failed.
+
+    Args:
+        run: that trains.
+        outcome: of the seed.
+        checkpoint: None: the run's newest.
+        episodes: see ``evaluate``.
+        stop: see ``evaluate``.
+
+    Returns:
+        What is logged, by TensorBoard tag; None where it was stopped.
+    """
+    try:
+        evaluation = evaluate(
+            load_policy(run, outcome.seed, checkpoint),
+            run.env_id,
+            outcome.seed,
+            episodes,
+            env_kwargs=run.env_kwargs,
+            max_episode_steps=run.config.max_episode_steps,
+            stop=stop,
+        )
+    except NotFiniteError as error:
+        outcome.status, outcome.reason, outcome.evaluation = "failed", str(error), None
+        return {}
+    if evaluation is None:
+        return None
+    outcome.evaluation = evaluation.to_dict()
+    return {
+        "eval/mean_reward": evaluation.sampled.mean,
+        "eval/mean_reward_argmax": evaluation.argmax.mean,
+        "eval/mean_ep_length": evaluation.sampled.mean_length,
+    }
 
 
 def load(

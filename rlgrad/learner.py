@@ -220,7 +220,9 @@ class Learner(nn.Module):
         gradient = policy.parameters(descent.reshape(*policy.output.shape[:2], -1))
         norm = (gradient * gradient).sum(-1).sqrt()
         if self.config.max_grad_norm:
-            gradient = gradient * (self.config.max_grad_norm / norm).clamp(max=1.0).unsqueeze(1)
+            # A norm that overflows would be clipped to a step of 0, and nobody would know.
+            known = norm.where(norm.isfinite(), torch.nan)
+            gradient = gradient * (self.config.max_grad_norm / known).clamp(max=1.0).unsqueeze(1)
         self.policy_adam.step(self.policy.flat, gradient, step_size)
         return norm
 

@@ -11,8 +11,9 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -69,6 +70,19 @@ def check_own(folder: Path, files: Sequence[str], folders: Sequence[str]) -> Non
                 f"{folder / name} is a link, or no plain {'file' if name in files else 'folder'}, "
                 "and would be written to; copy the run to a new folder by cp -RL"
             )
+
+
+@contextmanager
+def to_disk(path: Path) -> Iterator[None]:
+    """What the disk refuses inside, as one line.
+
+    Raises:
+        UsageError: that names the path.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot write to {path}: {error.strerror or error}") from None
 
 
 def _checked(names: Sequence[str]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+
+from rlgrad import terminal
 
 _LEGEND = """
 fit: whether its own parameters were trained; f: values of f per estimate
@@ -19,10 +19,6 @@ SNR: squared norm of the exact gradient / variance; µs: per estimate
 > least x f of the unbiased that do not enumerate f; * declared biased"""
 _LEAST_SUMMARY = 36  # columns beside a table; with fewer, a summary stands below its row
 _HIDDEN = {"card", "source", "algorithm"}  # in --json, and the source with --cite
-
-
-def _console(stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False)
 
 
 def _text(value: Any) -> str:
@@ -55,7 +51,7 @@ def print_list(what: str, rows: Sequence[Mapping[str, Any]], cite: bool, note: s
     if not rows:
         print(f"no {what}")
         return
-    console = _console()
+    console = terminal.console()
     keys = [key for key in rows[0] if key not in {*_HIDDEN, "summary"}]
     cells = [[key.replace("_", " ") for key in keys], *([_text(r[k]) for k in keys] for r in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -87,7 +83,7 @@ def print_evaluation(rows: Sequence[Mapping[str, Any]]) -> None:
         unfinished = row["sampled"]["unfinished"] + row["argmax"]["unfinished"]
         scores = _score(row["sampled"]), _score(row["argmax"])
         table.add_row(str(row["seed"]), f"{row['step']:,}", *scores, str(unfinished))
-    _console().print(table)
+    terminal.console().print(table)
 
 
 _NUMBERS = (
@@ -110,7 +106,7 @@ def _number(row: Mapping[str, Any], key: str) -> str:
 
 def print_variance(table: Mapping[str, Any]) -> None:
     """The table of ``rlgrad variance``, by variance; what cannot be served comes below it."""
-    console = _console()
+    console = terminal.console()
     console.print(f"{table['problem']}: {table['summary']}", markup=False)
     known = table["mean"] is not None
     exact = "E[f] = {mean:.6g}, squared norm of its gradient {signal:.4g}; " if known else ""
@@ -147,7 +143,7 @@ def _ending(seed: Mapping[str, Any], solved_at: float | None) -> str:
 
 def print_summary(result: Mapping[str, Any], log_dir: str) -> None:
     """What a run came to, on standard error: how seeds ended, scores, where the run lies."""
-    console = _console(stderr=True)
+    console = terminal.console(stderr=True)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for key, justify in (
         ("seed", "right"), ("steps", "right"), ("last 100", "right"),
@@ -172,4 +168,3 @@ def print_summary(result: Mapping[str, Any], log_dir: str) -> None:
         )
     console.print(f"run          {result['run']}", soft_wrap=True, markup=False)
     console.print(f"TensorBoard  tensorboard --logdir {log_dir}", soft_wrap=True, markup=False)
-    sys.stderr.flush()

@@ -24,7 +24,7 @@ from rlgrad.loading import require_modules
 from rlgrad.locking import Lock
 from rlgrad.make import import_module
 from rlgrad.options import Options, checked
-from rlgrad.output import check_own, write_whole
+from rlgrad.output import check_own, to_disk, write_whole
 from rlgrad.reading import conform, read_json
 from rlgrad.restoring import Found, newest, put
 from rlgrad.saving import Standing
@@ -181,7 +181,8 @@ def restart(
         _say_schedule(trainer, run.config.total_timesteps, notes)
         steps = max(outcome.steps for outcome in trainer.outcomes)
         about = _with(about, options, standing, steps)
-        run = _write(run, replace(resolved, vec=trainer.vec), about, found)
+        with to_disk(run.path):
+            run = _write(run, replace(resolved, vec=trainer.vec), about, found)
         display = display or Display(f"{run.agent} on {run.env_id}", options.quiet)
         left = "" if any(trainer.active) else "; nothing is left to train: a larger -n extends it"
         display.say(

@@ -163,9 +163,10 @@ class Episodes:
         fresh = np.ones(len(seed), dtype=bool)
         fresh[1:] = (seed[1:] != seed[:-1]) | (lane[1:] != lane[:-1])
         before = np.where(fresh, 0.0, np.roll(at_end, 1, axis=1))
-        self._push(seed, time, lane, at_end - before)
         last = np.append(fresh[1:], True)
-        self.carry[:, seed[last], lane[last]] -= at_end[:, last]
+        with np.errstate(invalid="ignore"):  # inf - inf, of a seed that its rewards have failed
+            self._push(seed, time, lane, at_end - before)
+            self.carry[:, seed[last], lane[last]] -= at_end[:, last]
 
     def _push(
         self,

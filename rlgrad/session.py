@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rlgrad.best import keep_best
 from rlgrad.display import Display, Status
 from rlgrad.engine import Engine
-from rlgrad.errors import UsageError
-from rlgrad.evaluation import evaluate
+from rlgrad.evaluation import judge
+from rlgrad.faults import Faults
 from rlgrad.lanes import kept_in
-from rlgrad.loading import load_policy
 from rlgrad.locking import Lock
 from rlgrad.log import Log
 from rlgrad.options import Options
-from rlgrad.output import plain, write_whole
+from rlgrad.output import plain, to_disk, write_whole
 from rlgrad.peer_cards import hyperparameters
 from rlgrad.saving import Saver, Standing
+from rlgrad.signals import Signals
 from rlgrad.store import Run
 
 Start = tuple[Standing, Path | None]
@@ -60,33 +57,22 @@ class Session:
         self.standing = Standing(evaluated=[-1] * len(run.seeds)) if start is None else start[0]
         steps = {outcome.seed: outcome.steps for outcome in trainer.outcomes}
         since = None if start is None else (self.standing.record, steps)
-        self.log, self.lock = Log(run.path, run.seeds, card, settings, since), lock
-        self.saver = Saver(trainer, run, options, self.log, self.standing, start and start[1])
-        self.signal = 0
-        self._before = self._steps
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal:
-            raise KeyboardInterrupt
-        self.signal = number
-        self.display.say("stopping; press Ctrl-C again to stop at once")
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end the run between rollouts, with a checkpoint."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with to_disk(run.path):
+            self.log, self.lock = Log(run.path, run.seeds, card, settings, since), lock
+        path = None if start is None else start[1]
+        self.saver = Saver(trainer, run, options, self.log, self.standing, path)
+        self.signals = Signals(display.say)
+        self.faults = Faults(run, lambda: (max(self._steps), self.saver.path))
+        self._before, self._failed = self._steps, self._failures()
 
     @property
     def _steps(self) -> list[int]:
         return [outcome.steps for outcome in self.trainer.outcomes]
+
+    @property
+    def signal(self) -> int:
+        """The signal that asked for the end; 0: none did."""
+        return self.signals.number
 
     @property
     def stopped(self) -> bool:
@@ -96,7 +82,7 @@ class Session:
     def go(self) -> None:
         """Train all seeds to their end, then evaluate and write the result."""
         try:
-            with self._signals(), self.display, kept_in(self.run.path):
+            with self.signals, self.display, self.faults.explained(), kept_in(self.run.path):
                 self._evaluate()  # what another process left to do
                 self.trainer.run(self)
                 self._finish()
@@ -104,25 +90,11 @@ class Session:
             self.close()
 
     def close(self) -> None:
-        """Release environments, files and the directory."""
-        self.trainer.close()
-        self.log.close()
-        self.lock.release()
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """What the disk refuses, as one line that says where training stood."""
-        try:
-            yield
-        except OSError as error:
-            steps, path = max(self._steps), self.run.path
-            last = self.saver.path
-            kept = f"{last.name} is kept" if last else "there is no checkpoint yet"
-            how = f", and once that is mended rlgrad resume {path} goes on"
-            raise UsageError(
-                f"cannot write to {path} after {steps:,} env steps: {error.strerror or error}; "
-                f"{kept}{how if self.run.peer is None else ''}"
-            ) from None
+        """Release environments, files and the directory, each even where another cannot be."""
+        with ExitStack() as stack:
+            stack.callback(self.lock.release)
+            stack.callback(self.log.close)
+            stack.callback(self.trainer.close)
 
     def wants(self, steps: int) -> bool:
         """Whether numbers will be logged after so many further env steps of some seed."""
@@ -140,12 +112,25 @@ class Session:
             pairs = enumerate(zip(before, self._before, strict=True))
             return [i for i, (old, now) in pairs if freq and now // freq > old // freq]
 
+        self._say_failures()
         self._write(due(self.log_freq))
         self.display.update(self._status())
         self._expect(due(self.options.eval_freq))
         if self.saver.due(bool(due(self.options.save_freq))):
             self.save()
         self._evaluate()
+
+    def _failures(self) -> list[int]:
+        """Numbers of the seeds that have failed."""
+        return [i for i, outcome in enumerate(self.trainer.outcomes) if outcome.status == "failed"]
+
+    def _say_failures(self) -> None:
+        """Say which seeds have failed since the last time, and why."""
+        for i in self._failures():
+            if i not in self._failed:
+                outcome = self.trainer.outcomes[i]
+                self.display.say(f"seed {outcome.seed} failed and is frozen: {outcome.reason}")
+        self._failed = self._failures()
 
     def _finish(self) -> None:
         """The last checkpoint, the last evaluation, and how it all ended."""
@@ -158,7 +143,7 @@ class Session:
         self.save()
         self._evaluate()
         self.save()
-        with self._writing():
+        with self.faults.writing():
             write_whole(self.run.path / "result.json", json.dumps(plain(self.result())).encode())
 
     def _speed(self, i: int | None = None) -> float:
@@ -177,14 +162,14 @@ class Session:
             }
             self._log(i, {**shared, **self.trainer.numbers(i)})
         if due:
-            with self._writing():
+            with self.faults.writing():
                 self.log.flush()
 
     def _log(self, i: int, numbers: Mapping[str, float]) -> None:
         """A row of seed number i, with its clock."""
         outcome, seconds = self.trainer.outcomes[i], self.trainer.seconds(i)
         clock = {"time/cpu_seconds": seconds.cpu, "time/wall_seconds": seconds.wall}
-        with self._writing():
+        with self.faults.writing():
             self.log.write(outcome.seed, outcome.steps, {**numbers, **clock})
 
     def _status(self) -> Status:
@@ -204,7 +189,7 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint, unless nothing has moved since the last."""
-        with self._writing():
+        with self.faults.writing():
             self.saver.save()
 
     def _expect(self, due: Iterable[int]) -> None:
@@ -226,29 +211,18 @@ class Session:
         while self.standing.pending and not self.signal:
             i, path = self.standing.pending[0], self.saver.path
             outcome = self.trainer.outcomes[i]
-            evaluation = evaluate(
-                load_policy(self.run, outcome.seed, path),
-                self.run.env_id,
-                outcome.seed,
-                self.options.eval_episodes,
-                env_kwargs=self.run.env_kwargs,
-                max_episode_steps=self.run.config.max_episode_steps,
-                stop=lambda: bool(self.signal),
+            numbers = judge(
+                self.run, outcome, path, self.options.eval_episodes, lambda: self.stopped
             )
-            if evaluation is None:
+            if numbers is None:
                 return
-            if path is not None:
-                with self._writing():
-                    keep_best(self.run, outcome.seed, path, evaluation.sampled.mean)
-            outcome.evaluation = evaluation.to_dict()
+            if path is not None and numbers:
+                with self.faults.writing():
+                    keep_best(self.run, outcome.seed, path, numbers["eval/mean_reward"])
             self.standing.evaluated[i] = outcome.steps
             self.standing.pending.pop(0)
-            numbers = {
-                "eval/mean_reward": evaluation.sampled.mean,
-                "eval/mean_reward_argmax": evaluation.argmax.mean,
-                "eval/mean_ep_length": evaluation.sampled.mean_length,
-            }
             self._log(i, numbers)
+        self._say_failures()
 
     def result(self) -> dict[str, Any]:
         """How the run ended, as plain numbers; seconds are of training alone."""

@@ -19,6 +19,7 @@ from rlgrad.config import FIELDS, Config
 from rlgrad.errors import UsageError
 from rlgrad.options import Options, checked, parse_seeds
 from rlgrad.report import print_summary
+from rlgrad.terminal import out
 
 if TYPE_CHECKING:
     from rlgrad.session import Session
@@ -156,7 +157,7 @@ def _trained(session: Session, as_json: bool, log_dir: str) -> int:
     session.go()
     result = session.result()
     if as_json:
-        print(json.dumps(result))
+        out(json.dumps(result))
     print_summary(result, log_dir)
     if session.signal:
         return 128 + session.signal

@@ -16,6 +16,7 @@ from rlgrad.choosing import choose_vec
 from rlgrad.clock import Clock, Seconds
 from rlgrad.engine import Outcome, Watch
 from rlgrad.errors import UsageError
+from rlgrad.faults import why_failed
 from rlgrad.lanes import Lanes
 from rlgrad.last_good import LastGood
 from rlgrad.learner import Learner
@@ -156,19 +157,9 @@ class Trainer:
         self.kept.put_back([not (on and fine) for on, fine in zip(self.active, good, strict=True)])
         for i, (outcome, fine) in enumerate(zip(self.outcomes, good, strict=True)):
             if not fine and outcome.status == "running":
-                outcome.status, outcome.reason = "failed", self._why_failed(rollout, i)
+                outcome.status = "failed"
+                outcome.reason = why_failed(rollout, i, outcome.seed, outcome.steps)
         return numbers
-
-    def _why_failed(self, rollout: Rollout, i: int) -> str:
-        """What to tell of a seed whose update left numbers that are not finite."""
-        steps = self.outcomes[i].steps
-        for name, x in (("reward", rollout.reward), ("observation", rollout.observation)):
-            if not bool(x[i].isfinite().all()):
-                return f"the environment gave an infinite or NaN {name} after {steps:,} env steps"
-        return (
-            f"numbers became infinite or NaN in the update after {steps:,} env steps; "
-            "a smaller --learning-rate or --max-grad-norm may help"
-        )
 
     def share(self, steps: int) -> float:
         """Share of the full step sizes after so many env steps of a seed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -50,16 +51,22 @@ def start(
         import_module(module)
     torch.set_num_threads(1)  # small networks: a second thread only waits
     trainer = engine(resolved, seeds, options)
-    notes = *resolved.notes, *trainer.notes
-    resolved = dataclasses.replace(resolved, notes=notes, vec=trainer.vec)
-    run = store.create(resolved, seeds, options)
-    name, env = resolved.agent, resolved.env.id
-    count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
-    display = display or Display(f"{name} on {env}", options.quiet)
-    display.say(f"Training {name} on {env}, {count}, on {trainer.where}")
-    for note in resolved.notes:
-        display.say(f"note: {note}")
-    return Session(trainer, run, display, options, Lock(run.path))
+    with ExitStack() as undo:  # where it cannot begin, nothing stays open
+        undo.callback(trainer.close)
+        notes = *resolved.notes, *trainer.notes
+        resolved = dataclasses.replace(resolved, notes=notes, vec=trainer.vec)
+        run = store.create(resolved, seeds, options)
+        lock = Lock(run.path)
+        undo.callback(lock.release)
+        name, env = resolved.agent, resolved.env.id
+        count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
+        display = display or Display(f"{name} on {env}", options.quiet)
+        display.say(f"Training {name} on {env}, {count}, on {trainer.where}")
+        for note in resolved.notes:
+            display.say(f"note: {note}")
+        session = Session(trainer, run, display, options, lock)
+        undo.pop_all()
+    return session
 
 
 @plain()

@@ -327,6 +327,16 @@ def copied(run: Path, to: Path, **changed) -> Path:
     return to
 
 
+def test_runs_that_were_not_resumed_exactly_are_told(found, tmp_path):
+    torn = copied(found.entries[0].runs[0], tmp_path / "torn")
+    result = json.loads((torn / "result.json").read_text())
+    (torn / "result.json").write_text(json.dumps({**result, "exact": False}))
+    warnings = rlgrad.compare(torn, found.entries[1].runs[0]).warnings
+    (line,) = (line for line in warnings if "exactly" in line)
+    assert "as they stood: reinforce (3); an uninterrupted" in line
+    assert not any("exactly" in line for line in found.warnings)
+
+
 def test_runs_that_cannot_be_compared_are_named(found, tmp_path):
     good = found.entries[0].runs[0]
     unfinished = copied(good, tmp_path / "unfinished")

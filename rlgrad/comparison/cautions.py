@@ -88,8 +88,18 @@ def _failures(entries: Entries) -> Iterator[str]:
         yield f"seeds failed: {', '.join(named)}; they count with the score of random actions"
 
 
+def _inexact(entries: Entries) -> Iterator[str]:
+    marked = {e.agent: sum(not r.exact for r in (*e.seeds, *e.alone)) for e in entries}
+    named = [f"{agent} ({count})" for agent, count in marked.items() if count]
+    if named:
+        yield (
+            f"seeds were resumed where they could not be put exactly as they stood: "
+            f"{', '.join(named)}; an uninterrupted training may score otherwise"
+        )
+
+
 _ALL: tuple[Callable[[Entries], Iterator[str]], ...] = (
-    _few_seeds, _protocols, _company, _versions, _tuning, _failures,
+    _few_seeds, _protocols, _company, _versions, _tuning, _inexact, _failures,
 )  # fmt: skip
 
 

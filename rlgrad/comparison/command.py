@@ -13,6 +13,7 @@ import tyro
 from rlgrad.arguments import parse_pairs
 from rlgrad.errors import UsageError
 from rlgrad.peer_cards import SHARED
+from rlgrad.terminal import out
 
 _TRAINING = (
     *SHARED, "agents", "seeds", "eval_episodes", "jobs", "alone", "retrain", "env_kwargs",
@@ -72,7 +73,7 @@ class Compare:
             told["report"] = str(folder / "report.html")
         finally:
             if self.json:
-                print(json.dumps(told))
+                out(json.dumps(told))
             print_comparison(found, stderr=self.json)
         say = sys.stderr if self.json else sys.stdout
         print(f"report       {folder / 'report.html'}", file=say)

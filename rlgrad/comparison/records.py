@@ -42,6 +42,8 @@ class SeedRecord:
     """CPU-seconds of its training, divided by ``together``."""
     evaluation: dict[str, Any]
     """Scores on fresh episodes, "sampled" and "argmax"."""
+    exact: bool
+    """Whether it is, bit for bit, what one process would have given; see docs/resuming.md."""
     curves: dict[str, tuple[tuple[float, float], ...]]
     """(env steps, number) by tag of the record; seconds are already shared."""
 
@@ -140,6 +142,7 @@ def _record(
         None if seconds is None else float(seconds) / together,
         spent,
         dict(row["evaluation"] or {}),
+        result.get("exact", True) is True,
         shared,
     )
 

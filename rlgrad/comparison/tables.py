@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from rich.console import Console
 from rich.table import Table
 
+from rlgrad import terminal
 from rlgrad.comparison.analysis import Summary
 from rlgrad.comparison.judgement import Judgement
 from rlgrad.display import short
@@ -40,7 +40,7 @@ def to_solve(interval: Interval | None, text: Callable[[float], str] = number) -
 
 def print_comparison(found: Judgement, stderr: bool = False) -> None:
     """Tables, what may be claimed, and what to know before believing it."""
-    console = Console(stderr=stderr, highlight=False)
+    console = terminal.console(stderr)
     for env in found.envs:
         rows = [s for s in found.summaries if s.env == env]
         console.print(f"\n[bold]{env}[/bold], {_protocol(found, env)}", soft_wrap=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 
-from rich.console import Console
 from rich.table import Table
 
+from rlgrad import terminal
 from rlgrad.bootstrap import Interval
 from rlgrad.lab.rows import Measurements, Row
 
@@ -136,7 +136,7 @@ def _part(found: Interval) -> str:
 
 def print_table(table: Measurements) -> None:
     """The table of ``rlgrad variance`` at a frozen policy, by variance."""
-    console = Console(highlight=False)
+    console = terminal.console()
     for line in heading(table):
         console.print(line, markup=False)
     console.print()
@@ -162,7 +162,7 @@ def print_table(table: Measurements) -> None:
 
 def print_history(table: Measurements) -> None:
     """Ratios at each checkpoint, a line per estimator."""
-    console = Console(highlight=False)
+    console = terminal.console()
     every = [*table.history, table]
     shown = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     shown.add_column("ratio at step", overflow="fold")
