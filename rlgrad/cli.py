@@ -16,13 +16,18 @@ from rlgrad.config import Config
 from rlgrad.errors import UsageError, nearest
 from rlgrad.options import Options
 from rlgrad.train_commands import Resume, Train
+from rlgrad.watching.command import Watch
 
-Command = type[Train] | type[Resume] | type[Compare] | type[Evaluate] | type[Variance] | type[List]
+Command = (
+    type[Train] | type[Resume] | type[Compare] | type[Evaluate] | type[Watch]
+    | type[Variance] | type[List]
+)  # fmt: skip
 COMMANDS: dict[str, Command] = {
     "train": Train,
     "resume": Resume,
     "compare": Compare,
     "evaluate": Evaluate,
+    "watch": Watch,
     "variance": Variance,
     "list": List,
 }
@@ -31,7 +36,10 @@ COMMANDS: dict[str, Command] = {
 FLAGS: dict[type, Flags] = {
     Train: flags_of(Train, Options, Config),
     Resume: flags_of(Resume, Options),
-    **{command: flags_of(command) for command in (Compare, Evaluate, Variance, List)},
+    **{
+        command: flags_of(command)
+        for command in (Compare, Evaluate, Watch, Variance, List)
+    },
 }
 for _command, _table in ((Train, "run"), (Train, "config"), (Resume, "options")):
     del FLAGS[_command][_table]
