@@ -14,12 +14,13 @@ from rlgrad.commands import Evaluate, List, Variance
 from rlgrad.comparison.command import Compare
 from rlgrad.config import Config
 from rlgrad.errors import UsageError, nearest
+from rlgrad.exporting.command import Export
 from rlgrad.options import Options
 from rlgrad.train_commands import Resume, Train
 from rlgrad.watching.command import Watch
 
 Command = (
-    type[Train] | type[Resume] | type[Compare] | type[Evaluate] | type[Watch]
+    type[Train] | type[Resume] | type[Compare] | type[Evaluate] | type[Watch] | type[Export]
     | type[Variance] | type[List]
 )  # fmt: skip
 COMMANDS: dict[str, Command] = {
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Command] = {
     "compare": Compare,
     "evaluate": Evaluate,
     "watch": Watch,
+    "export": Export,
     "variance": Variance,
     "list": List,
 }
@@ -38,7 +40,7 @@ FLAGS: dict[type, Flags] = {
     Resume: flags_of(Resume, Options),
     **{
         command: flags_of(command)
-        for command in (Compare, Evaluate, Watch, Variance, List)
+        for command in (Compare, Evaluate, Watch, Export, Variance, List)
     },
 }
 for _command, _table in ((Train, "run"), (Train, "config"), (Resume, "options")):
