@@ -13,6 +13,7 @@ from rlgrad.arguments import Flags, flags_of, parse, positional, spelled, value_
 from rlgrad.commands import Evaluate, List, Variance
 from rlgrad.comparison.command import Compare
 from rlgrad.config import Config
+from rlgrad.doctor.command import Doctor
 from rlgrad.errors import UsageError, nearest
 from rlgrad.exporting.command import Export
 from rlgrad.options import Options
@@ -21,7 +22,7 @@ from rlgrad.watching.command import Watch
 
 Command = (
     type[Train] | type[Resume] | type[Compare] | type[Evaluate] | type[Watch] | type[Export]
-    | type[Variance] | type[List]
+    | type[Variance] | type[List] | type[Doctor]
 )  # fmt: skip
 COMMANDS: dict[str, Command] = {
     "train": Train,
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "export": Export,
     "variance": Variance,
     "list": List,
+    "doctor": Doctor,
 }
 
 
@@ -40,7 +42,7 @@ FLAGS: dict[type, Flags] = {
     Resume: flags_of(Resume, Options),
     **{
         command: flags_of(command)
-        for command in (Compare, Evaluate, Watch, Export, Variance, List)
+        for command in (Compare, Evaluate, Watch, Export, Variance, List, Doctor)
     },
 }
 for _command, _table in ((Train, "run"), (Train, "config"), (Resume, "options")):

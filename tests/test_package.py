@@ -26,7 +26,7 @@ CARDS = (
 # table of docs/design.md with the modules of today: later work adds its row here first.
 ROWS = [
     ["actions", "adam", "bootstrap", "checking.findings", "clock", "comparison", "display",
-     "drawing", "errors", "estimators.checks", "estimators.noise",
+     "doctor", "doctor.features", "drawing", "errors", "estimators.checks", "estimators.noise",
      "estimators.passes", "estimators.statistics", "exporting", "lab", "lab.parts", "log", "peers",
      "report", "returns", "simulators.single", "streams", "versions", "watching"],
     ["action_names", "agent", "arguments", "checking.forms", "config", "engine", "estimators.base",
@@ -56,8 +56,8 @@ ROWS = [
     ["comparison.report", "exporting.checking", "lab.data", "lab.rows", "training",
      "watching.playing"],
     ["comparison.worker", "comparison.writing", "lab.fitting", "lab.pictures", "lab.printing",
-     "exporting.command", "resuming", "watching.panel", "watching.sink"],
-    ["comparison.results", "lab.measuring", "lab.pages", "train_commands",
+     "doctor.machine", "exporting.command", "resuming", "watching.panel", "watching.sink"],
+    ["comparison.results", "doctor.command", "lab.measuring", "lab.pages", "train_commands",
      "watching.recording", "watching.window"],
     ["comparison.comparing", "lab.results", "lab.writing", "watching.command"],
     ["comparison.command", "lab.judging"],
@@ -154,8 +154,8 @@ def test_nothing_runs_code_from_data():
                     f"{name}:{node.lineno}"
                 )
     importers = [name for name in TREES if "importlib" in imports(name)]
-    # The package's own lazy names; what the user named; a table of constants.
-    assert importers == ["__init__", "make", "simulators.single"]
+    # The package's own lazy names; tables of constants; what the user named.
+    assert importers == ["__init__", "doctor.features", "make", "simulators.single"]
 
 
 def code_lines(name: str, function: ast.FunctionDef) -> int:
