@@ -14,25 +14,37 @@ from rlgrad.arguments import Flags, flags_of, parse, positional, spelled, value_
 from rlgrad.commands import Evaluate, List, Variance
 from rlgrad.comparison.command import Compare
 from rlgrad.config import Config
+from rlgrad.doctor.command import Doctor
 from rlgrad.errors import UsageError, is_out_of_memory, nearest, out_of_memory
+from rlgrad.exporting.command import Export
 from rlgrad.options import Options
 from rlgrad.train_commands import Resume, Train
+from rlgrad.watching.command import Watch
 
-Command = type[Train] | type[Resume] | type[Compare] | type[Evaluate] | type[Variance] | type[List]
+Command = (
+    type[Train] | type[Resume] | type[Compare] | type[Evaluate] | type[Watch] | type[Export]
+    | type[Variance] | type[List] | type[Doctor]
+)  # fmt: skip
 COMMANDS: dict[str, Command] = {
     "train": Train,
     "resume": Resume,
     "compare": Compare,
     "evaluate": Evaluate,
+    "watch": Watch,
+    "export": Export,
     "variance": Variance,
     "list": List,
+    "doctor": Doctor,
 }
 
 
 FLAGS: dict[type, Flags] = {
     Train: flags_of(Train, Options, Config),
     Resume: flags_of(Resume, Options),
-    **{command: flags_of(command) for command in (Compare, Evaluate, Variance, List)},
+    **{
+        command: flags_of(command)
+        for command in (Compare, Evaluate, Watch, Export, Variance, List, Doctor)
+    },
 }
 for _command, _table in ((Train, "run"), (Train, "config"), (Resume, "options")):
     del FLAGS[_command][_table]

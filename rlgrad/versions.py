@@ -8,10 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 _PACKAGES = ("rlgrad", "torch", "gymnasium", "numpy", "stable-baselines3", "sb3-contrib")
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's bits."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of Python, of the packages that decide a run's bits, and of ``more``."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *more):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

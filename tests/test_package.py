@@ -26,12 +26,12 @@ CARDS = (
 # table of docs/design.md with the modules of today: later work adds its row here first.
 ROWS = [
     ["actions", "allocator", "ambient", "bootstrap", "checking.findings", "clock", "comparison",
-     "drawing", "errors", "estimators.arrays", "estimators.checks", "estimators.noise",
-     "estimators.passes", "lab", "lab.parts", "peers", "signals", "simulators.arrays",
-     "simulators.single", "streams", "versions"],
-    ["adam", "agent", "arguments", "checking.forms", "config", "engine", "estimators.base",
-     "estimators.networks", "estimators.statistics", "hanging", "last_good", "output", "page",
-     "pooled", "reading", "returns", "rows", "seeded", "simulators.registration",
+     "doctor", "doctor.features", "drawing", "errors", "estimators.arrays", "estimators.checks",
+     "estimators.noise", "estimators.passes", "exporting", "lab", "lab.parts", "peers", "signals",
+     "simulators.arrays", "simulators.single", "streams", "versions", "watching"],
+    ["action_names", "adam", "agent", "arguments", "checking.forms", "config", "engine",
+     "estimators.base", "estimators.networks", "estimators.statistics", "hanging", "last_good",
+     "output", "page", "pooled", "reading", "returns", "rows", "seeded", "simulators.registration",
      "simulators.starts", "stats", "terminal"],
     ["checking.playing", "chunk", "critics", "display", "dots", "estimators.learned",
      "estimators.least_squares", "estimators.multisample", "estimators.objective",
@@ -43,21 +43,23 @@ ROWS = [
      "estimators.measure", "estimators.muprop", "estimators.rebar", "estimators.relaxed", "plots",
      "simulators.acrobot", "simulators.cartpole", "simulators.mountaincar", "simulators.probes",
      "workers"],
-    ["cards", "checking.replays", "chunked", "estimators.relax"],
-    ["checking.vector", "estimators.build", "lanes", "store", "vectorising"],
+    ["cards", "checking.replays", "chunked", "estimators.relax", "exporting.graph"],
+    ["checking.vector", "estimators.build", "exporting.checking", "lanes", "store", "vectorising"],
     ["best", "checking", "estimators", "make", "places", "rollout", "saving"],
     ["choosing", "faults", "lab.tables", "peers.algorithm", "preflight", "problems.base"],
     ["comparison.records", "learner", "peers.policy", "problems.catalogue", "problems.results"],
     ["comparison.gathering", "comparison.plan", "lab.process", "loading", "peers.engine",
-     "problems.measuring", "trainer"],
-    ["comparison.analysis", "comparison.workers", "evaluation", "lab.branches", "lab.freeze",
-     "lab.tabular", "problems", "restoring"],
-    ["comparison.cautions", "comparison.floor", "lab.members", "lab.sampling", "lab.split",
-     "listing", "session"],
-    ["comparison.judgement", "lab.data", "lab.rows", "training"],
-    ["comparison.figures", "comparison.tables", "comparison.worker", "lab.fitting", "lab.pictures",
-     "lab.printing", "resuming"],
-    ["comparison.report", "lab.measuring", "lab.pages", "train_commands"],
+     "problems.measuring", "trainer", "watching.values"],
+    ["chosen", "comparison.analysis", "comparison.workers", "evaluation", "lab.branches",
+     "lab.freeze", "lab.tabular", "problems", "restoring"],
+    ["comparison.cautions", "comparison.floor", "exporting.command", "lab.members", "lab.sampling",
+     "lab.split", "listing", "session", "watching.playing"],
+    ["comparison.judgement", "lab.data", "lab.rows", "training", "watching.panel", "watching.sink"],
+    ["comparison.figures", "comparison.tables", "comparison.worker", "doctor.machine",
+     "lab.fitting", "lab.pictures", "lab.printing", "resuming", "watching.recording",
+     "watching.window"],
+    ["comparison.report", "doctor.command", "lab.measuring", "lab.pages", "train_commands",
+     "watching.command"],
     ["comparison.writing", "lab.results", "lab.writing"],
     ["comparison.results", "lab.judging"],
     ["comparison.comparing", "lab.entry"],
@@ -153,8 +155,8 @@ def test_nothing_runs_code_from_data():
                     f"{name}:{node.lineno}"
                 )
     importers = [name for name in TREES if "importlib" in imports(name)]
-    # The package's own lazy names; what the user named; a table of constants.
-    assert importers == ["__init__", "make", "simulators.single"]
+    # The package's own lazy names; tables of constants; what the user named.
+    assert importers == ["__init__", "doctor.features", "make", "simulators.single"]
 
 
 def code_lines(name: str, function: ast.FunctionDef) -> int:

@@ -125,6 +125,28 @@ class PeerPolicy:
             logits = self._greedy(observation)
         return logits[None]
 
+    def valuer(self) -> Callable[[Any], float] | None:
+        """Flattened observation ``[F]`` -> its value by the critic, or its largest Q, in returns.
+
+        None where the algorithm has neither.
+        """
+        policy: Any = self.algorithm.policy
+        find = getattr(policy, "predict_values", None) or getattr(policy, "q_net", None)
+        if find is None:
+            return None
+        scale = 1.0
+        if self.normaliser is not None and self.normaliser.norm_reward:
+            scale = float(np.sqrt(self.normaliser.ret_rms.var + self.normaliser.epsilon))
+
+        @torch.no_grad()
+        def value(x: Float[np.ndarray, " F"]) -> float:
+            observation = unflattened(self.space, x[None])
+            if self.normaliser is not None:
+                observation = self.normaliser.normalize_obs(observation)
+            return scale * float(find(policy.obs_to_tensor(observation)[0]).max())
+
+        return value
+
     def _padded(self, factors: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Logits ``[n, A_d]`` per factor as ``[n, D, A]``; what does not exist is -inf."""
         logits = np.full((len(factors[0]), *self.shape), -np.inf, dtype=np.float32)

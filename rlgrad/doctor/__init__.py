@@ -1,0 +1,1 @@
+"""``rlgrad doctor``: whether training works here, and what is missing for what."""
