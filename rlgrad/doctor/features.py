@@ -26,6 +26,7 @@ EXTRAS = {
     "box2d": (("Box2D", "pygame"), "LunarLander"),
     "atari": (("ale_py",), "ALE/..., Atari games"),
     "envpool": (("envpool",), "--vec envpool"),
+    "bench": (("rejax", "gymnax", "jax"), "benchmarks beside rejax and PureJaxRL"),
     "examples": (("sklearn",), "examples with handwritten digits"),
 }
 """Extras of the package: name -> (modules, what it is for)."""
