@@ -159,7 +159,10 @@ def restart(
         _say_schedule(trainer, run.config.total_timesteps, notes)
         steps = max(outcome.steps for outcome in trainer.outcomes)
         about = _with(about, options, standing, steps)
-        run = _write(run, resolved, about, found)
+        try:
+            run = _write(run, resolved, about, found)
+        except OSError as error:
+            raise UsageError(f"cannot write to {run.path}: {error.strerror or error}") from None
         display = display or Display(f"{run.agent} on {run.env_id}", options.quiet)
         left = "" if any(trainer.active) else "; nothing is left to train: a larger -n extends it"
         display.say(

@@ -144,7 +144,7 @@ def _command(*words: str) -> None:
 
 
 def _stored(run: Path) -> None:
-    path = sorted((run / "checkpoints").glob("*.safetensors"))[-1]
+    path = max((run / "checkpoints").glob("*.safetensors"), default=run / "checkpoints" / "none")
     freeze.stored(freeze.run_of(path), path)
 
 
@@ -247,8 +247,8 @@ def one(
         signal.setitimer(signal.ITIMER_PROF, 0)
     if seen:
         wrong += f"\nit did {seen}"
-    left = {path.name: path.read_text() for path in outside.iterdir()}
-    if left != {"file": "mine\n"}:
+    left = {path.name: path.read_bytes() for path in outside.iterdir()}
+    if left != {"file": b"mine\n"}:
         wrong += f"\noutside there is now {left}"
     return what, outcome, wrong
 
