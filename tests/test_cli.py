@@ -84,7 +84,7 @@ def place(tmp_path_factory):
     truncated = folder / "truncated"
     (truncated / "checkpoints").mkdir(parents=True)
     (truncated / "card.toml").write_bytes((folder / "run/card.toml").read_bytes())
-    (checkpoint,) = (folder / "run/checkpoints").iterdir()
+    (checkpoint,) = (folder / "run/checkpoints").glob("step-*")
     (truncated / "checkpoints" / checkpoint.name).write_bytes(checkpoint.read_bytes()[:1000])
     return folder
 
