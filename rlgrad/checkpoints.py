@@ -68,7 +68,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if wanted is not None and wanted != _checksum(tensors, metadata["counters"]):
             raise ValueError("its checksum is not that of its contents")
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise DamagedError(f"{path}: cannot be read as a checkpoint: {error}") from None
+        why = " ".join(str(error).split())[:300]
+        raise DamagedError(f"{path}: cannot be read as a checkpoint: {why}") from None
     if metadata.get("format") != str(FORMAT):
         raise UsageError(
             f"{path}: format {shown(metadata.get('format'))}; this rlgrad reads format {FORMAT}: "

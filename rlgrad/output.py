@@ -13,7 +13,7 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -35,7 +35,7 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write beside, sync, rename: a reader sees the old file or the new one, never a part."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.unlink(missing_ok=True)  # what stands there may be a link that leads elsewhere
+        beside.unlink(missing_ok=True)  # it may be a link that leads elsewhere
         with beside.open("xb") as file:
             file.write(data)
             file.flush()
@@ -43,7 +43,8 @@ def write_whole(path: Path, data: bytes) -> None:
         beside.replace(path)
         _sync(path.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def check_own(folder: Path, files: Sequence[str], folders: Sequence[str]) -> None:

@@ -39,7 +39,7 @@ from rlgrad.reading import conform, read_json, read_toml
 from rlgrad.versions import versions
 
 FORMAT = 1
-_NAME = re.compile(r"step-[0-9]{12,18}\.safetensors")
+_NAME = re.compile(r"step-[0-9]{1,18}\.safetensors")
 
 
 def card_text(resolved: Resolved, seeds: Sequence[int]) -> str:

