@@ -88,9 +88,19 @@ def control_variate(
 
 @torch.no_grad()
 def update_numbers(
-    policy: SeedMLP, x: Tensor, draw: Draw, credit: Tensor, u: Tensor, weight: Tensor
+    policy: SeedMLP, x: Tensor, draw: Draw, credit: Tensor, u: Tensor, weight: Tensor, varied: bool
 ) -> dict[str, Float[Tensor, " S"]]:
-    """What is logged of a policy update, taken before the policy moves."""
+    """What is logged of a policy update, taken before the policy moves.
+
+    Args:
+        policy: network.
+        x: ``[S, T, N, F]`` that it saw.
+        draw: its choices.
+        credit: ``[S, T, N]``.
+        u: ``[S, T, N, D, A]`` estimates at the logits.
+        weight: ``[S, T, N]`` 1 for rows that count.
+        varied: whether the estimator has a control variate, of which more is told.
+    """
     S = credit.shape[0]
     log_p = draw.logits.log_softmax(-1)
     chosen = log_p.gather(-1, draw.action.unsqueeze(-1)).squeeze(-1).sum(-1)
@@ -98,11 +108,15 @@ def update_numbers(
         "train/policy_loss": -per_seed_mean(chosen * credit, weight, S),
         "train/entropy": per_seed_mean(entropy(log_p), weight, S),
         **gradient_noise(policy, x, u, weight),
+        **(control_variate(draw, credit, u, weight) if varied else {}),
     }
 
 
-def critic_numbers(value: Tensor, target: Tensor, weight: Tensor) -> dict[str, Float[Tensor, " S"]]:
+def critic_numbers(
+    credit: Tensor, target: Tensor, weight: Tensor
+) -> dict[str, Float[Tensor, " S"]]:
     """What is logged of the critic's regression, in units of the value scale."""
+    value = target - credit
     loss = per_seed_mean(0.5 * (value - target) ** 2, weight, value.shape[0])
     return {
         "train/value_loss": loss,

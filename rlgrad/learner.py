@@ -144,11 +144,9 @@ class Learner(nn.Module):
         u = self.estimator.gradient(draw, credit, context=x, f=f)
         numbers = {}
         if measure:
-            numbers = diagnostics.update_numbers(self.policy, x, draw, credit, u, weight)
-            if self.estimator.traits.control_variate:
-                numbers |= diagnostics.control_variate(draw, credit, u, weight)
-            if valued is not None:
-                numbers |= diagnostics.critic_numbers(target - credit, target, weight)
+            fitted, varied = valued is not None, self.estimator.traits.control_variate
+            numbers = diagnostics.update_numbers(self.policy, x, draw, credit, u, weight, varied)
+            numbers |= diagnostics.critic_numbers(credit, target, weight) if fitted else {}
         along = u
         if self.estimator.descends_variance:
             along = direction(c.objective, self.policy, x, u * weight[..., None, None])

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from rlgrad import store
 from rlgrad.ambient import plain
 from rlgrad.card_files import EnvCard
 from rlgrad.cards import Resolved
 from rlgrad.choosing import same_bits
+from rlgrad.creating import card_text
 from rlgrad.display import Display
 from rlgrad.errors import UsageError, nearest
 from rlgrad.forms import ABOUT
@@ -126,7 +126,7 @@ def _write(run: Run, resolved: Resolved, about: dict[str, Any], start: Found | N
             path.unlink()
     extended = replace(run, config=resolved.config, vec=resolved.vec)
     if extended != run:
-        text = store.card_text(resolved, run.seeds)
+        text = card_text(resolved, run.seeds)
         write_whole(run.path / "card.toml", text.encode())
     write_whole(run.path / "run.json", json.dumps(about, indent=1).encode())
     return extended

@@ -12,57 +12,25 @@ runs/<env>/<agent>/<time>/
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 import re
-import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 from torch import Tensor
 
 from rlgrad import checkpoints
-from rlgrad.card_files import safe_name
-from rlgrad.cards import Resolved
 from rlgrad.config import Config
 from rlgrad.errors import UsageError, shown
 from rlgrad.forms import RESULT, RUN, record
-from rlgrad.options import Options, parse_seeds
-from rlgrad.output import write_whole
-from rlgrad.peer_cards import Peer, read_tables, tables
+from rlgrad.options import parse_seeds
+from rlgrad.peer_cards import Peer, read_tables
 from rlgrad.reading import conform, read_json, read_toml
-from rlgrad.versions import versions
 
 FORMAT = 1
 _NAME = re.compile(r"step-[0-9]{1,18}\.safetensors")
-
-
-def card_text(resolved: Resolved, seeds: Sequence[int]) -> str:
-    """The resolved card as TOML: enough to train the same again."""
-    env: dict[str, Any] = {
-        "id": resolved.env.id,
-        "simulator": resolved.env.simulator,
-        "kwargs": resolved.env.kwargs,
-        "modules": list(resolved.env.modules),
-    }
-    if resolved.vec:
-        env["vec"] = resolved.vec
-    if resolved.env.solved_at is not None:
-        env["solved_at"] = resolved.env.solved_at
-    return tomli_w.dumps(
-        {
-            "format": FORMAT,
-            "agent": resolved.agent,
-            "seeds": list(seeds),
-            "environment": env,
-            **tables(resolved.config, resolved.peer),
-        }
-    )
 
 
 @dataclass(frozen=True)
@@ -135,57 +103,6 @@ class Run:
     def best(self, seed: int) -> Path:
         """File of a seed where its evaluation was best, if there is one."""
         return self.path / "checkpoints" / f"best-{seed}.safetensors"
-
-
-def create(resolved: Resolved, seeds: Sequence[int], options: Options) -> Run:
-    """Make a run's directory with its card, command and options.
-
-    Raises:
-        UsageError: where the directory cannot be written.
-    """
-    log_dir = Path(options.log_dir)
-    parent = log_dir / safe_name(resolved.env.id) / safe_name(resolved.agent)
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        for attempt in range(1000):
-            path = parent / (f"{stamp}_{attempt}" if attempt else stamp)
-            try:
-                path.mkdir()
-                break
-            except FileExistsError:
-                continue
-        (path / "checkpoints").mkdir()
-        text = card_text(resolved, seeds)
-        write_whole(path / "card.toml", text.encode())
-        about = {
-            "command": sys.argv,
-            "versions": versions(),
-            "machine": f"{platform.system()} {platform.machine()}",
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "notes": list(resolved.notes),
-            "tuning": resolved.tuning,
-            "options": asdict(options),
-        }
-        write_whole(path / "run.json", json.dumps(about, indent=1).encode())
-    except OSError as error:
-        raise UsageError(
-            f"cannot write runs to {log_dir}: {error.strerror or error}; "
-            "choose another directory with --log-dir"
-        ) from None
-    return Run(
-        path,
-        resolved.env.id,
-        resolved.agent,
-        tuple(seeds),
-        resolved.config,
-        resolved.env.kwargs,
-        resolved.env.modules,
-        resolved.peer,
-        resolved.env.simulator,
-        resolved.env.solved_at,
-        resolved.vec,
-    )
 
 
 def find_run(name: str | Path, log_dir: str | Path = "runs") -> Path:

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from rlgrad import store
 from rlgrad.ambient import plain
 from rlgrad.cards import Resolved, resolve
 from rlgrad.config import FIELDS
+from rlgrad.creating import create
 from rlgrad.display import Display
 from rlgrad.engine import Engine
 from rlgrad.errors import UsageError, nearest
@@ -55,7 +55,7 @@ def start(
         undo.callback(trainer.close)
         notes = *resolved.notes, *trainer.notes
         resolved = dataclasses.replace(resolved, notes=notes, vec=trainer.vec)
-        run = store.create(resolved, seeds, options)
+        run = create(resolved, seeds, options)
         lock = Lock(run.path)
         undo.callback(lock.release)
         name, env = resolved.agent, resolved.env.id

@@ -16,6 +16,7 @@ from shipped import OWN
 import rlgrad
 from rlgrad import card_files, cards, store
 from rlgrad.config import FIELDS, Config
+from rlgrad.creating import create
 from rlgrad.errors import UsageError
 from rlgrad.options import Options, parse_seeds
 from rlgrad.simulators import SIMULATORS
@@ -259,7 +260,7 @@ def test_any_text_gives_one_harmless_path_component(text):
 @given(env_id=st.text(), agent=st.text(min_size=1))
 def test_run_directories_stay_below_the_log_directory(tmp_path, env_id, agent):
     resolved = cards.Resolved(card_files.EnvCard(env_id), agent, Config(), ())
-    run = store.create(resolved, [0], Options(log_dir=str(tmp_path)))
+    run = create(resolved, [0], Options(log_dir=str(tmp_path)))
     assert run.path.resolve().parent.parent.parent == tmp_path.resolve()
     assert store.read_run(run.path) == run  # whatever the text, the card reads back
 

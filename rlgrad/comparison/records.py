@@ -11,9 +11,10 @@ from typing import Any
 from rlgrad.card_files import EnvCard
 from rlgrad.cards import Resolved
 from rlgrad.choosing import same_bits
+from rlgrad.creating import card_text
 from rlgrad.errors import UsageError
 from rlgrad.reading import conform, read_json, read_toml
-from rlgrad.store import Run, card_text
+from rlgrad.store import Run
 
 LEAST_EPISODES = 10
 _CURVES = (
