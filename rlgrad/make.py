@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import FlattenObservation
 
 from rlgrad.card_files import EnvCard
-from rlgrad.errors import UsageError, nearest
+from rlgrad.errors import UsageError, nearest, shown
 from rlgrad.pooled import PooledVectorEnv
 from rlgrad.rows import Lane
 from rlgrad.seeded import SeededEpisodes
@@ -54,7 +54,7 @@ def spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
     """
     module, colon, name = env_id.rpartition(":")
     if colon and not module:
-        raise UsageError(f"unknown environment {env_id!r}; expected module:Env-v0 or Env-v0")
+        raise UsageError(f"unknown environment {shown(env_id)}; expected module:Env-v0 or Env-v0")
     if module:
         import_module(module)
     elif name.startswith("ALE/"):
@@ -67,7 +67,7 @@ def spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
             "yours: --env-module my_package, or my_package:Env-v0"
         )
         near = nearest(name, gymnasium.registry, otherwise=hint)
-        raise UsageError(f"unknown environment {env_id!r}; {near}") from None
+        raise UsageError(f"unknown environment {shown(env_id)}; {near}") from None
 
 
 def check_spaces(env_id: str, observation: Space[Any], action: Space[Any]) -> None:
