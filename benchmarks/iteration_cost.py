@@ -2,8 +2,10 @@
 
     python benchmarks/iteration_cost.py [--agents actor-critic,relax,rebar] [--repeats 15]
 
-An iteration is a rollout of CartPole-v1 and the update on it, with the cards' hyperparameters, but one schedule for all:
-8 environments x 32 steps for 1 and for 20 seeds in one process, and 4,096 environments of one seed.
+An iteration is a rollout of CartPole-v1 and the update on it, with the cards' hyperparameters, but
+one schedule for all: 8 environments x 32 steps for 1 and for 20 seeds in one process, and 4,096
+environments of one seed.
+
 The agents take turns in one process and on one core, a few iterations at a time, and ratios are
 taken turn by turn, so that they hold on a machine that is shared. CPU-seconds; the profile is of
 other iterations than the ratios, since its clocks take time themselves.

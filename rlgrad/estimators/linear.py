@@ -88,9 +88,7 @@ class LinearRelax(Estimator):
             )
         generator = torch.Generator().manual_seed(0)
         random = torch.randn(self.plain, width, generator=generator)
-        copies = torch.eye(self.plain, self.padded)
-        # The same for every seed.
-        self.register_buffer("expansion", torch.cat([copies, random], 1), persistent=False)
+        self.register_buffer("expansion", random, persistent=False)  # the same for every seed
         self.solver = LeastSquares(columns, seeds or 1, decay, ridge)
 
     def _features(self, context: Tensor | None, like: Tensor) -> Float[Tensor, "S rows J"]:
@@ -100,10 +98,8 @@ class LinearRelax(Estimator):
         if self.context and context is not None:
             x = torch.cat([x, context.reshape(*rows.shape[:2], -1).to(like)], -1)
         weight = self.expansion.to(like).expand(len(rows), -1, -1).contiguous()
-        features = torch.bmm(x, weight)
-        random = features[..., self.padded :]
-        random.copy_(activate(random, tanh=True))
-        return features
+        none = x.new_zeros(*x.shape[:2], self.padded - self.plain)
+        return torch.cat([x, none, activate(torch.bmm(x, weight), tanh=True)], -1)
 
     def _seen(
         self, draw: Draw, value: Tensor, context: Tensor | None
