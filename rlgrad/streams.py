@@ -9,6 +9,7 @@ is asked for.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from enum import IntEnum
 
@@ -36,6 +37,17 @@ class Purpose(IntEnum):
     MEASURE = 7
 
 
+@functools.cache
+def _constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Multipliers, the same in the other order, and steps of the key.
+
+    Made once: a copy from the host inside a program is what a CUDA graph cannot hold.
+    """
+    pairs = _MULTIPLIERS, _MULTIPLIERS[::-1], _WEYL
+    first, swapped, weyl = (torch.tensor(pair, device=device) for pair in pairs)
+    return first, swapped, weyl
+
+
 def philox(
     counter: Int[Tensor, "4 *shape"], key: Int[Tensor, "2 *#shape"]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -49,9 +61,8 @@ def philox(
     # the members of a pair; instead of moving the even pair, the constants change places.
     even, odd = counter[0::2].clone(), counter[1::2]
     shape = (2, *[1] * (counter.ndim - 1))
-    multiplier = torch.tensor(_MULTIPLIERS, device=counter.device).view(shape)
-    weyl = torch.tensor(_WEYL, device=counter.device).view(shape)
-    multipliers = multiplier, multiplier.flip(0)
+    multiplier, swapped, weyl = (words.view(shape) for words in _constants(counter.device))
+    multipliers = multiplier, swapped
     for i in range(_ROUNDS):
         turn = key.flip(0) if i % 2 == 0 else key
         product = even * multipliers[i % 2]
@@ -120,11 +131,26 @@ class Streams:
             self._ahead[purpose, lanes, count] = start, numbers
         return numbers[iteration - start]
 
+    def uniform_at(
+        self, purpose: Purpose, iteration: Int[Tensor, " 1"], lanes: int, count: int
+    ) -> Float[Tensor, "S N count"]:
+        """As ``uniform``, of an iteration that the device counts: the host is not asked."""
+        return uniform(self.words(purpose, iteration, lanes, count))[0]
+
     def exponential(
         self, purpose: Purpose, iteration: int, lanes: int, count: int
     ) -> Float[Tensor, "S N count"]:
         """Exp(1) numbers, strictly positive, ``[S, N, count]`` float32."""
         return self.uniform(purpose, iteration, lanes, count).log().neg_()
+
+
+def by_step(
+    numbers: Float[Tensor, "S N count"], copies: int, T: int, D: int, A: int
+) -> Tensor:
+    """Each lane's numbers as ``[S, T, N, D, A]``, with a leading K for K copies."""
+    S, N, _ = numbers.shape
+    each = numbers.view(S, N, copies, T, D, A).permute(2, 0, 3, 1, 4, 5)
+    return each[0] if copies == 1 else each
 
 
 def derive(seed: int, purpose: Purpose, *path: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from rlgrad.actions import Actions
 from rlgrad.cards import Resolved
 from rlgrad.clock import Clock, Seconds
-from rlgrad.engine import Outcome, Watch
+from rlgrad.engine import Outcome, Watch, why_failed
 from rlgrad.errors import UsageError
 from rlgrad.lanes import Lanes
 from rlgrad.last_good import LastGood
@@ -30,7 +30,7 @@ from rlgrad.options import Options
 from rlgrad.places import places
 from rlgrad.preflight import check_memory, choose_device, observation_factors
 from rlgrad.rollout import Episodes, Rollout, collect
-from rlgrad.streams import Purpose, Streams, derive
+from rlgrad.streams import Purpose, Streams, by_step, derive
 
 
 class Trainer:
@@ -67,7 +67,7 @@ class Trainer:
         self.outcomes = [Outcome(seed) for seed in self.seeds]
         self.iteration = 0
         self.observation: Any = None
-        self._measured: dict[str, Tensor] = {}
+        self.measured: dict[str, Tensor] = {}
         self.notes = self._notes()
         self.kept = LastGood(self.learner.state_dict().values())
 
@@ -135,10 +135,9 @@ class Trainer:
 
     def _noise(self, purpose: Purpose, copies: int = 1) -> Tensor:
         """This iteration's Exp(1) noise ``[S, T, N, D, A]``, with a leading K for K copies."""
-        S, N, T, (D, A) = len(self.seeds), self.config.num_envs, self.length, self.learner.shape
+        N, T, (D, A) = self.config.num_envs, self.length, self.learner.shape
         noise = self.streams.exponential(purpose, self.iteration, N, copies * T * D * A)
-        each = noise.view(S, N, copies, T, D, A).permute(2, 0, 3, 1, 4, 5)
-        return each[0] if copies == 1 else each
+        return by_step(noise, copies, T, D, A)
 
     def _update(self, rollout: Rollout, measure: bool) -> dict[str, Tensor]:
         """Train on a rollout; frozen seeds keep their bits, diverged ones their last good."""
@@ -147,28 +146,22 @@ class Trainer:
             second = self._noise(Purpose.RELAXATION, self.learner.estimator.relaxations)
         shares = [[self.share(outcome.steps)] for outcome in self.outcomes]
         share = torch.tensor(shares, device=self.device)
-        # From the iteration alone, so that a seed takes as many critic steps alone as among others.
-        nominal = self.share(self.iteration * self.config.num_envs * self.length)
-        critic_steps = max(1, round(self.config.critic_steps * nominal))
         self.kept.keep()
-        numbers = self.learner.update(rollout, second, share, critic_steps, measure)
+        numbers = self.learner.update(rollout, second, share, self.critic_steps(), measure)
         good = self.kept.finite()
         self.kept.put_back([not (on and fine) for on, fine in zip(self.active, good, strict=True)])
         for i, (outcome, fine) in enumerate(zip(self.outcomes, good, strict=True)):
             if not fine and outcome.status == "running":
-                outcome.status, outcome.reason = "failed", self._why_failed(rollout, i)
+                given = {"reward": rollout.reward[i], "observation": rollout.observation[i]}
+                wrong = [name for name, x in given.items() if not bool(x.isfinite().all())]
+                outcome.status = "failed"
+                outcome.reason = why_failed(outcome.steps, wrong[0] if wrong else None)
         return numbers
 
-    def _why_failed(self, rollout: Rollout, i: int) -> str:
-        """What to tell of a seed whose update left numbers that are not finite."""
-        steps = self.outcomes[i].steps
-        for name, x in (("reward", rollout.reward), ("observation", rollout.observation)):
-            if not bool(x[i].isfinite().all()):
-                return f"the environment gave an infinite or NaN {name} after {steps:,} env steps"
-        return (
-            f"numbers became infinite or NaN in the update after {steps:,} env steps; "
-            "a smaller --learning-rate or --max-grad-norm may help"
-        )
+    def critic_steps(self) -> int:
+        """Of the iteration that is next: from its number alone, so alike alone and among others."""
+        nominal = self.share(self.iteration * self.config.num_envs * self.length)
+        return max(1, round(self.config.critic_steps * nominal))
 
     def share(self, steps: int) -> float:
         """Share of the full step sizes after so many env steps of a seed."""
@@ -212,7 +205,7 @@ class Trainer:
         while any(self.active) and not watch.stopped:
             # Whole episodes differ in length, so then every update is measured.
             measure = self.whole or watch.wants(self.config.num_envs * self.length)
-            self._measured = self.step(measure)
+            self.measured = self.step(measure)
             watch.after()
 
     def numbers(self, i: int) -> dict[str, float]:
@@ -220,7 +213,7 @@ class Trainer:
         return {
             "train/learning_rate": self.learning_rate(self.outcomes[i].steps),
             "train/n_updates": float(self.iteration),
-            **{tag: float(x[i]) for tag, x in self._measured.items()},
+            **{tag: float(x[i]) for tag, x in self.measured.items()},
         }
 
     def seconds(self, i: int | None = None) -> Seconds:

@@ -25,6 +25,7 @@ CARDS = (
 # A module may import modules of earlier rows; in its own row only what SIDEWAYS lists. This is the
 # table of docs/design.md with the modules of today: later work adds its row here first.
 ROWS = [
+    ["captured", "estimators.arrays"],
     ["actions", "adam", "bootstrap", "checking.findings", "clock", "comparison", "display",
      "drawing", "errors", "estimators.checks", "estimators.noise", "estimators.passes",
      "estimators.statistics", "lab", "lab.parts", "log", "peers", "report", "returns",
@@ -45,11 +46,12 @@ ROWS = [
     ["checking.vector", "estimators.build", "lab.tables", "peers.algorithm", "store"],
     ["checking", "comparison.records", "estimators", "saving"],
     ["comparison.gathering", "comparison.plan", "preflight", "problems.base"],
-    ["comparison.analysis", "comparison.workers", "learner", "peers.policy", "problems.catalogue",
+    ["captured.tally", "comparison.analysis", "comparison.workers", "learner", "peers.policy", "problems.catalogue",
      "problems.results"],
-    ["comparison.cautions", "lab.process", "loading", "peers.engine", "problems.measuring",
+    ["captured.program"],
+    ["captured.graphs", "comparison.cautions", "lab.process", "loading", "peers.engine", "problems.measuring",
      "trainer"],
-    ["comparison.judgement", "evaluation", "lab.branches", "lab.freeze", "lab.tabular", "problems",
+    ["captured.engine", "comparison.judgement", "evaluation", "lab.branches", "lab.freeze", "lab.tabular", "problems",
      "restoring"],
     ["comparison.figures", "comparison.floor", "comparison.tables", "lab.members", "lab.sampling",
      "lab.split", "listing", "session"],

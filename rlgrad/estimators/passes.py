@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlgrad.estimators.arrays import in_numpy
+
 Layers = Sequence[tuple[Tensor, Tensor]]
 """(bias ``[S, 1, out]``, weight ``[S, in, out]``) of each layer."""
 
@@ -21,6 +23,7 @@ Layers = Sequence[tuple[Tensor, Tensor]]
 # Columns below which a product is taken transposed: MKL is four times slower at a head of 4 units.
 NARROW = 8
 # Rows of a seed that are evaluated and reversed together: what lies between stays in the cache.
+# A GPU takes all rows together, since there many small operations cost more than few large ones.
 BLOCK = 512
 # Units that fill the registers of every CPU: the few numbers that did not would be rounded
 # otherwise by some functions, and where a seed's numbers end depends on its company.
@@ -54,6 +57,8 @@ def activate(x: Tensor, tanh: bool) -> Tensor:
         return x.relu()
     if torch.is_grad_enabled() or x.shape[-1] % WHOLE:
         return x.tanh()
+    if not x.is_cpu:  # memory is what counts there, and one operation goes through it once
+        return x.tanh_()
     # tanh x = 2 sigmoid(2 x) - 1, and torch's sigmoid takes a third of the time of its tanh.
     return x.mul_(2).sigmoid_().mul_(2).sub_(1)
 
@@ -149,6 +154,7 @@ class Blocks:
         block: int = BLOCK,
     ) -> None:
         rows = x.shape[1]
+        block = block if in_numpy(x) else max(block, rows)
         self.starts = range(0, max(1, rows if live is None else min(live, rows)), block)
         self.block = rows if rows <= block else block
         self.traces = [Trace(self._part(x, i), layers, tanh, padding) for i in self.starts]

@@ -39,12 +39,20 @@ class Starts:
         self._streams, self._initial, self._numbers = Streams(seeds, device), initial, numbers
         self.lanes = len(seeds)
         few = max(4, min(ROWS, AHEAD // self.lanes))
-        self._rows = few if device.type == "cpu" else ROWS
+        self.most = ROWS
+        """Rows of a table beyond which memory outweighs the operations that are saved."""
+        self._native = native
         self._lane = torch.arange(self.lanes, device=device)
-        self._row = torch.arange(self._rows, device=device).unsqueeze(1)
         self._first, self._cursor = torch.zeros_like(self._lane), self._lane.clone()
-        self._starts, self._left = self._next(), self._rows
-        self._table, self._at = native(self._starts), native(self._cursor)
+        self.provide(few if device.type == "cpu" else ROWS)
+
+    def provide(self, rows: int) -> None:
+        """Make the table one of so many rows, in memory of its own, from the next starts on."""
+        self._first, self._cursor = self.used, self._lane.clone()
+        self._row = torch.arange(rows, device=self._lane.device).unsqueeze(1)
+        self._rows, self._left = rows, rows
+        self._starts = self._next()
+        self._table, self._at = self._native(self._starts), self._native(self._cursor)
 
     @property
     def used(self) -> Tensor:
@@ -56,6 +64,10 @@ class Starts:
         self._first.copy_(counts.view(self.lanes))
         self._cursor.copy_(self._lane)
         self.fill()
+
+    def tensors(self) -> list[Tensor]:
+        """What changes as starts are taken, in memory that stays."""
+        return [self._first, self._cursor, self._starts]
 
     def _next(self) -> Tensor:
         """Row by row the starts of all lanes from ``_first`` on, ``[rows * L, ...]``."""
