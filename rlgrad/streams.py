@@ -144,9 +144,7 @@ class Streams:
         return self.uniform(purpose, iteration, lanes, count).log().neg_()
 
 
-def by_step(
-    numbers: Float[Tensor, "S N count"], copies: int, T: int, D: int, A: int
-) -> Tensor:
+def by_step(numbers: Float[Tensor, "S N count"], copies: int, T: int, D: int, A: int) -> Tensor:
     """Each lane's numbers as ``[S, T, N, D, A]``, with a leading K for K copies."""
     S, N, _ = numbers.shape
     each = numbers.view(S, N, copies, T, D, A).permute(2, 0, 3, 1, 4, 5)
