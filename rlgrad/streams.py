@@ -114,7 +114,7 @@ class Streams:
         counter[0] = torch.arange(blocks, device=self.device)
         counter[1] = torch.arange(lanes, device=self.device).unsqueeze(1)
         counter[2] = iterations.view(-1, 1, 1, 1)
-        counter[3] = int(purpose)
+        counter[3].fill_(int(purpose))
         return torch.stack(philox(counter, self.key), -1).flatten(-2)[..., :count]
 
     def uniform(

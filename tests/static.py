@@ -45,7 +45,8 @@ def trainer(name: str, device: str = "cpu", env: str = "CartPole-v1", **flags) -
     """A small agent of two seeds."""
     stop = flags.pop("stop_when_solved", False)
     card, own = AGENTS[name]
-    options = Options(quiet=True, device=device, capture="off", stop_when_solved=stop)
+    options = Options(quiet=True, capture="off", stop_when_solved=stop)
+    object.__setattr__(options, "device", device)  # "meta" is none that a user may choose
     return Trainer(resolve(env, card, None, SMALL | own | flags), [1000, 1001], options)
 
 

@@ -76,7 +76,7 @@ class Starts:
         counter = torch.zeros(shape, dtype=torch.int64, device=self._lane.device)
         counter[0] = torch.arange(blocks, device=self._lane.device)
         counter[2] = (self._first + self._row).view(self._rows, self.lanes, 1, 1)
-        counter[3] = int(Purpose.RESET)
+        counter[3].fill_(int(Purpose.RESET))
         words = torch.stack(philox(counter, self._streams.key), -1)
         return self._initial(uniform(words.flatten(0, 1).flatten(1)[:, : self._numbers]))
 
