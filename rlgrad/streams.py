@@ -9,7 +9,6 @@ is asked for.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from enum import IntEnum
 
@@ -37,15 +36,19 @@ class Purpose(IntEnum):
     MEASURE = 7
 
 
-@functools.cache
-def _constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+_on_device: dict[torch.device, list[Tensor]] = {}
+
+
+def _constants(device: torch.device) -> list[Tensor]:
     """Multipliers, the same in the other order, and steps of the key.
 
     Made once: a copy from the host inside a program is what a CUDA graph cannot hold.
     """
-    pairs = _MULTIPLIERS, _MULTIPLIERS[::-1], _WEYL
-    first, swapped, weyl = (torch.tensor(pair, device=device) for pair in pairs)
-    return first, swapped, weyl
+    found = _on_device.get(device)
+    if found is None:
+        pairs = _MULTIPLIERS, _MULTIPLIERS[::-1], _WEYL
+        found = _on_device[device] = [torch.tensor(pair, device=device) for pair in pairs]
+    return found
 
 
 def philox(
@@ -95,6 +98,8 @@ class Streams:
         words = [[seed & _WORD for seed in seeds], [seed >> 32 for seed in seeds]]
         self.device = torch.device(device)
         self.key = torch.tensor(words, dtype=torch.int64, device=self.device).view(2, 1, -1, 1, 1)
+        self.philox = philox
+        """The generator, or a compiled one."""
         self._ahead: dict[tuple[Purpose, int, int], tuple[int, Tensor]] = {}
 
     def words(
@@ -115,7 +120,7 @@ class Streams:
         counter[1] = torch.arange(lanes, device=self.device).unsqueeze(1)
         counter[2] = iterations.view(-1, 1, 1, 1)
         counter[3].fill_(int(purpose))
-        return torch.stack(philox(counter, self.key), -1).flatten(-2)[..., :count]
+        return torch.stack(self.philox(counter, self.key), -1).flatten(-2)[..., :count]
 
     def uniform(
         self, purpose: Purpose, iteration: int, lanes: int, count: int

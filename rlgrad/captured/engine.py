@@ -103,11 +103,14 @@ class Captured:
             trainer.iteration,
         )
         trainer.observation = self.program.place.observation
+        if trainer.options.compile:
+            self.program.compile()
         self.iterate: Any = self.program
         if recorded:
             self.iterate = Graphs(self.program, trainer.critic_steps())
             self.where += "; each iteration is one replay of a CUDA graph"
-            self.notes.append("iterations are captured as a CUDA graph")
+            steps = ", its simulator and noise compiled" if trainer.options.compile else ""
+            self.notes.append(f"iterations are captured as a CUDA graph{steps}")
 
     def step(self, measure: bool = False) -> dict[str, Tensor]:
         """One iteration of all seeds, which is not waited for; see ``Trainer.step``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,19 +31,8 @@ class Graphs:
     def __init__(self, program: Program, critic_steps: int) -> None:
         self.program, self.pool = program, torch.cuda.graph_pool_handle()
         self.recorded: dict[tuple[int, bool], tuple[Any, Numbers]] = {}
-        self._unchanged(lambda: self._prepare(critic_steps))
-
-    def _unchanged(self, action: Callable[[], None]) -> None:
-        """Do something that moves the program on, and put it back."""
-        tensors = self.program.tensors()
-        before = [x.clone() for x in tensors]
-        try:
-            action()
-        finally:
-            for x, old in zip(tensors, before, strict=True):
-                x.copy_(old)
-            self.program.place.enter()
-            torch.cuda.synchronize()
+        with program.unchanged():
+            self._prepare(critic_steps)
 
     def _prepare(self, critic_steps: int) -> None:
         """Warm up on a side stream, then record with and without measuring."""

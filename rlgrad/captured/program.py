@@ -7,7 +7,8 @@ program can be recorded once, as a CUDA graph, and replayed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from rlgrad.lanes import Lanes
 from rlgrad.last_good import LastGood
 from rlgrad.learner import Learner
 from rlgrad.rollout import collect
+from rlgrad.simulators.base import by_component
 from rlgrad.streams import Purpose, Streams, by_step
 
 
@@ -37,7 +39,8 @@ class Place:
         self.starts = lanes.simulator.starts
         self.starts.provide(min(length, self.starts.most))
         self.observation = observation.clone()
-        self.state, self.elapsed = self.simulator._state.clone(), self.simulator._elapsed.clone()
+        self.state = by_component(self.simulator._state.clone())
+        self.elapsed = self.simulator._elapsed.clone()
 
     def enter(self) -> Tensor:
         """Put the simulator here, with new starts at hand; returns what it shows."""
@@ -55,6 +58,11 @@ class Place:
     def tensors(self) -> list[Tensor]:
         """All that changes from iteration to iteration."""
         return [self.observation, self.state, self.elapsed, *self.starts.tensors()]
+
+
+def _compiled(function: Any, backend: str) -> Any:
+    """Compiled as one piece for fixed shapes, or not at all."""
+    return torch.compile(function, fullgraph=True, dynamic=False, backend=backend)
 
 
 class Program:
@@ -86,6 +94,15 @@ class Program:
         self.place, self.tally, self.kept = place, tally, kept
         device = streams.device
         self.iteration = torch.full((1,), iteration, dtype=torch.int64, device=device)
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Fuse what has many small operations: a simulator's step and the generator of noise."""
+        simulator, starts = self.place.simulator, self.place.starts
+        with self.unchanged():  # once as it is, so that what it keeps is there before
+            self(1)
+        simulator.follow = _compiled(simulator.follow, backend)
+        for streams in (self.streams, starts.streams):
+            streams.philox = _compiled(streams.philox, backend)
 
     def _noise(self, purpose: Purpose, copies: int = 1) -> Tensor:
         """Exp(1) noise ``[S, T, N, D, A]``, with a leading K for K copies."""
@@ -119,6 +136,18 @@ class Program:
         tally.add(rollout, good)
         self.iteration += 1
         return numbers
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Whatever is done inside, the program stands afterwards where it stood."""
+        tensors = self.tensors()
+        before = [x.clone() for x in tensors]
+        try:
+            yield
+        finally:
+            for x, old in zip(tensors, before, strict=True):
+                x.copy_(old)
+            self.place.enter()
 
     def tensors(self) -> Sequence[Tensor]:
         """All that changes from iteration to iteration."""

@@ -29,6 +29,11 @@ def _rows(columns: Any) -> Any:
     return rows
 
 
+def by_component(state: Tensor) -> Tensor:
+    """The same ``[lanes, ...]``, each component of all lanes in one piece of memory."""
+    return state.T.contiguous().T if state.ndim == 2 else state
+
+
 class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
     """A batch of environments in tensors on one device; ``gymnasium.vector.VectorEnv``'s interface.
 
@@ -101,7 +106,7 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
 
     def _columns(self, state: Any) -> Any:
         """A copy whose memory is component by component, where arithmetic is fastest."""
-        return np.array(state, order="F") if self._on_cpu else self.xp.asarray(state, copy=True)
+        return np.array(state, order="F") if self._on_cpu else by_component(state.clone())
 
     @property
     def state(self) -> Tensor | None:
@@ -245,13 +250,16 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         """
         if self._state is None:
             raise RuntimeError("step before reset; call reset(seed=...) first")
+        if not self._on_cpu:
+            table, cursor = self.starts.serve()
+            given = self._state, self._elapsed, table, cursor, action
+            *shown, self._state, self._elapsed = self.follow(*given)
+            return tuple(shown)
         after, reward, terminated = self.transition(self.xp, self._state, action)
         if isinstance(reward, float):
             reward = self._same(reward)
         final = self.observe(self.xp, after)
         self._state = after
-        if not self._on_cpu:
-            return self._ended_where(final, reward, terminated)
         if not final.flags.c_contiguous:
             final = _rows(final)
         self._elapsed += self._one
@@ -277,13 +285,29 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
             self._paid = reward, self._native(paid)
         return self._paid[1]
 
-    def _ended_where(
-        self, final: Tensor, reward: Tensor, terminated: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The rest of a step in tensors, without asking the device whether an episode ended."""
-        elapsed = self._elapsed + 1
+    def follow(
+        self, state: Tensor, elapsed: Tensor, table: Tensor, cursor: Tensor, action: Tensor
+    ) -> tuple[Tensor, ...]:
+        """A step in tensors, without asking the device whether an episode ended.
+
+        Args:
+            state: ``[lanes, ...]``.
+            elapsed: ``[lanes]``.
+            table: of starts.
+            cursor: ``[lanes]``, rows of the table that come next; moved on where one is taken.
+            action: ``[lanes]`` integers.
+
+        Returns:
+            What ``advance`` returns, then the next state and elapsed.
+        """
+        after, reward, terminated = self.transition(torch, state, action)
+        if isinstance(reward, float):
+            reward = self._same(reward)
+        final, elapsed = self.observe(torch, after), elapsed + 1
         truncated = elapsed >= self._limit
         done = terminated | truncated
-        start, wide = self.starts.take_where(done), done.view(-1, *[1] * (self._state.ndim - 1))
-        self._state, self._elapsed = torch.where(wide, start, self._state), elapsed * ~done
-        return self.observe(torch, self._state), final, reward, terminated, truncated, done
+        wide = done.view(-1, *[1] * (after.ndim - 1))
+        after = by_component(torch.where(wide, table[cursor], after))
+        cursor += done * self.num_envs
+        seen = self.observe(torch, after)
+        return seen, final, reward, terminated, truncated, done, after, elapsed * ~done

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlgrad.streams import Purpose, Streams, philox, uniform
+from rlgrad.streams import Purpose, Streams, uniform
 
 ROWS = 64  # starts of a lane that are made at a time, at most
 AHEAD = 1 << 14  # starts of all lanes that are made at a time on the CPU, where memory is slow
@@ -36,7 +36,7 @@ class Starts:
         numbers: int,
         native: Callable[[Tensor], Any],
     ) -> None:
-        self._streams, self._initial, self._numbers = Streams(seeds, device), initial, numbers
+        self.streams, self._initial, self._numbers = Streams(seeds, device), initial, numbers
         self.lanes = len(seeds)
         few = max(4, min(ROWS, AHEAD // self.lanes))
         self.most = ROWS
@@ -77,7 +77,7 @@ class Starts:
         counter[0] = torch.arange(blocks, device=self._lane.device)
         counter[2] = (self._first + self._row).view(self._rows, self.lanes, 1, 1)
         counter[3].fill_(int(Purpose.RESET))
-        words = torch.stack(philox(counter, self._streams.key), -1)
+        words = torch.stack(self.streams.philox(counter, self.streams.key), -1)
         return self._initial(uniform(words.flatten(0, 1).flatten(1)[:, : self._numbers]))
 
     def fill(self) -> None:
@@ -108,9 +108,14 @@ class Starts:
 
         An episode takes a step at least, so the rows last for as many calls as there are rows.
         """
+        table, cursor = self.serve()
+        found = table[cursor]
+        cursor += done * self.lanes
+        return found
+
+    def serve(self) -> tuple[Tensor, Tensor]:
+        """The table and the rows that come next in it, for who moves them on by one at most."""
         if self._left == 0:
             self.fill()
         self._left -= 1
-        found = self._starts[self._cursor]
-        self._cursor += done * self.lanes
-        return found
+        return self._starts, self._cursor
