@@ -28,7 +28,7 @@ from rlgrad.make import (
 )
 from rlgrad.options import Options
 from rlgrad.places import places
-from rlgrad.preflight import check_memory, choose_device, observation_factors
+from rlgrad.preflight import Work, check_memory, choose_device, observation_factors
 from rlgrad.rollout import Episodes, Rollout, collect
 from rlgrad.streams import Purpose, Streams, by_step, derive
 
@@ -87,7 +87,9 @@ class Trainer:
         check_memory(c, flatdim(one.observation_space), outputs, lanes, self.length)
         one.close()
         simulated = is_simulated(card, self.options.vec)
-        self.device, why = choose_device(self.options.device, simulated, lanes)
+        iterations = -(-c.total_timesteps // (c.num_envs * self.length))
+        work = Work(iterations, self.length, lanes, not self.whole) if simulated else None
+        self.device, why = choose_device(self.options.device, work)
         self.where = f"{self.device} ({why})"
         vec, self.why_vec = choose_vec(card, lanes, c.max_episode_steps, self.options.vec)
         env = make_training(card, lanes, c.max_episode_steps, self.device, vec)
