@@ -7,10 +7,14 @@ for. What only a GPU can show stands in ``test_gpu.py``.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 from static import AGENTS, Static, tensors_everywhere, trainer
 
+from rlgrad.captured import graphs
 from rlgrad.captured.engine import Captured, captured, why_not
 from rlgrad.captured.tally import Tally, since_last_end
 from rlgrad.engine import WINDOW
@@ -233,6 +237,58 @@ def test_sums_start_anew_after_an_end():
     sums = torch.tensor([1.0, 3.0, 6.0, 10.0, 15.0]).view(1, 1, 5, 1)
     done = torch.tensor([False, True, False, True, False]).view(1, 5, 1)
     assert since_last_end(sums, done).flatten().tolist() == [1.0, 3.0, 3.0, 7.0, 5.0]
+
+
+# ------------------------------------------------------------------------------ how it is recorded
+
+
+class Recording:
+    """Stands for ``torch.cuda.CUDAGraph``: a replay calls what was recorded."""
+
+    replays = 0
+
+    def replay(self):
+        type(self).replays += 1
+        self.action()
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    """CUDA as far as ``Graphs`` uses it; what its graphs hold is for a GPU to show."""
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    cuda = SimpleNamespace(
+        Stream=lambda: stream,
+        current_stream=lambda: stream,
+        stream=lambda stream: nullcontext(),
+        graph_pool_handle=lambda: "pool",
+    )
+
+    def record(self, critic_steps, measure):
+        graph, numbers = Recording(), {}
+        graph.action = lambda: numbers.update(self.program(critic_steps, measure))
+        return graph, numbers
+
+    monkeypatch.setattr(graphs, "torch", SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(graphs.Graphs, "_record", record)
+    monkeypatch.setattr(Recording, "replays", 0)
+
+
+def test_recordings_are_kept_for_each_number_of_critic_steps(recorder, monkeypatch):
+    tensors_everywhere(monkeypatch)
+    flags = {"total_timesteps": 6 * 128, "anneal_steps": 6 * 128, "learning_rate_final": 0.0}
+    usual = program("relax", iterations=6, **flags)
+    inner = trainer("relax", **flags)
+    ours = Captured(inner)
+    assert "captured as a CUDA graph" in ours.notes[-1]
+    for number in range(6):
+        numbers = ours.step(measure=number == 2)
+        assert bool(numbers) == (number == 2)
+    assert Recording.replays == 6
+    assert {key[0] for key in ours.iterate.recorded} == {1, 2, 3, 4}
+    usual.read(), ours.read()
+    assert [plain(o) for o in ours.outcomes] == [plain(o) for o in usual.outcomes]
+    one, other = usual.state()[0], ours.state()[0]
+    assert all(torch.equal(x, other[key]) for key, x in one.items())
 
 
 # ------------------------------------------------------------------------------- when it is used

@@ -138,8 +138,10 @@ class Tally(nn.Module):
         each = torch.stack([torch.where(valid, rollout.reward, 0.0), valid.to(torch.float32)])
         sums = each.to(torch.float64).cumsum(2) + self.carry.unsqueeze(2)
         open_ = since_last_end(sums, done)
-        flat = done.flatten(1)
-        number = self.count.unsqueeze(1) + flat.cumsum(1)  # of each episode, from 1
+        within = done.cumsum(2)  # in two steps: a device scans many short rows faster than a long
+        through = within[..., -1].cumsum(1)
+        earlier = (self.count.unsqueeze(1) + through - within[..., -1]).unsqueeze(2)
+        number, flat = (earlier + within).flatten(1), done.flatten(1)  # of each episode, from 1
         count = number[:, -1:]
         kept = flat & (number > count - self.window)
         slot = torch.where(kept, (number - 1) % self.window, self.window)
