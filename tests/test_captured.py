@@ -7,13 +7,18 @@ for. What only a GPU can show stands in ``test_gpu.py``.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from static import AGENTS, Static, tensors_everywhere, trainer
 
+import rlgrad
 from rlgrad.captured import graphs
 from rlgrad.captured.engine import Captured, captured, why_not
 from rlgrad.captured.tally import Tally, since_last_end
@@ -289,6 +294,15 @@ def test_recordings_are_kept_for_each_number_of_critic_steps(recorder, monkeypat
     assert [plain(o) for o in ours.outcomes] == [plain(o) for o in usual.outcomes]
     one, other = usual.state()[0], ours.state()[0]
     assert all(torch.equal(x, other[key]) for key, x in one.items())
+
+
+@pytest.mark.slow
+def test_the_compiled_program_trains_alike():
+    # As one piece without a break, or torch.compile refuses; a GPU has another backend.
+    command = [sys.executable, Path(__file__).with_name("compiled.py"), "cpu", "aot_eager"]
+    where = {**os.environ, "PYTHONPATH": str(Path(rlgrad.__file__).parent.parent)}
+    done = subprocess.run(command, env=where, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 # ------------------------------------------------------------------------------- when it is used

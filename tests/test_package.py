@@ -28,7 +28,7 @@ ROWS = [
     ["captured", "estimators.arrays"],
     ["actions", "adam", "bootstrap", "checking.findings", "clock", "comparison", "display",
      "drawing", "errors", "estimators.checks", "estimators.noise", "estimators.passes",
-     "estimators.statistics", "lab", "lab.parts", "log", "peers", "report", "returns",
+     "estimators.statistics", "lab", "lab.parts", "last_good", "log", "peers", "report", "returns",
      "simulators.single", "streams", "versions"],
     ["agent", "arguments", "checking.forms", "config", "engine", "estimators.base",
      "estimators.least_squares", "estimators.networks", "locking", "output", "page", "seeded",
