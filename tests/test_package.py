@@ -29,7 +29,7 @@ ROWS = [
     ["actions", "adam", "bootstrap", "checking.findings", "clock", "comparison", "display",
      "drawing", "errors", "estimators.checks", "estimators.noise", "estimators.passes",
      "estimators.statistics", "lab", "lab.parts", "last_good", "log", "peers", "report", "returns",
-     "simulators.single", "streams", "versions"],
+     "simulators.layout", "simulators.single", "streams", "versions"],
     ["agent", "arguments", "checking.forms", "config", "engine", "estimators.base",
      "estimators.least_squares", "estimators.networks", "locking", "output", "page", "seeded",
      "simulators.registration", "simulators.starts", "stats", "workers"],

@@ -20,7 +20,7 @@ from rlgrad.lanes import Lanes
 from rlgrad.last_good import LastGood
 from rlgrad.learner import Learner
 from rlgrad.rollout import collect
-from rlgrad.simulators.base import by_component
+from rlgrad.simulators.layout import by_component
 from rlgrad.streams import Purpose, Streams, by_step
 
 

@@ -14,24 +14,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from rlgrad.simulators.layout import by_component, by_lane
 from rlgrad.simulators.starts import Starts
 from rlgrad.streams import Purpose, derive
-
-
-def _rows(columns: Any) -> Any:
-    """The same ``[lanes, ...]`` in memory of its own, lane by lane.
-
-    One assignment would walk over many lanes' few components at a time, which is slow.
-    """
-    rows = np.empty(columns.shape, columns.dtype)
-    for i in range(columns.shape[1]):
-        rows[:, i] = columns[:, i]
-    return rows
-
-
-def by_component(state: Tensor) -> Tensor:
-    """The same ``[lanes, ...]``, each component of all lanes in one piece of memory."""
-    return state.T.contiguous().T if state.ndim == 2 else state
 
 
 class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
@@ -263,7 +248,7 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
         final = self.observe(self.xp, after)
         self._state = after
         if not final.flags.c_contiguous:
-            final = _rows(final)
+            final = by_lane(final)
         self._elapsed += self._one
         truncated, done = self._never, terminated
         self._free -= 1
