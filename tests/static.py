@@ -42,12 +42,13 @@ def tensors_everywhere(monkeypatch) -> None:
 
 
 def trainer(name: str, device: str = "cpu", env: str = "CartPole-v1", **flags) -> Trainer:
-    """A small agent of two seeds."""
+    """A small agent of a few seeds, by default two."""
+    seeds = range(1000, 1000 + flags.pop("seeds", 2))
     stop = flags.pop("stop_when_solved", False)
     card, own = AGENTS[name]
     options = Options(quiet=True, capture="off", stop_when_solved=stop)
     object.__setattr__(options, "device", device)  # "meta" is none that a user may choose
-    return Trainer(resolve(env, card, None, SMALL | own | flags), [1000, 1001], options)
+    return Trainer(resolve(env, card, None, SMALL | own | flags), list(seeds), options)
 
 
 class Static(TorchDispatchMode):

@@ -24,6 +24,7 @@ from rlgrad.captured.engine import Captured, captured, why_not
 from rlgrad.captured.tally import Tally, since_last_end
 from rlgrad.engine import WINDOW
 from rlgrad.errors import UsageError
+from rlgrad.preflight import Work, choose_device
 from rlgrad.rollout import Episodes, Rollout
 
 torch.set_num_threads(1)
@@ -80,8 +81,8 @@ def test_nothing_in_the_program_asks_the_device_or_copies_to_it(name, monkeypatc
 def test_operations_do_not_grow_with_seeds_or_lanes(monkeypatch):
     tensors_everywhere(monkeypatch)
     counts = set()
-    for lanes in (8, 4096):
-        engine = program("relax", "meta", num_envs=lanes)
+    for lanes, seeds in ((8, 2), (4096, 2), (8, 20)):
+        engine = program("relax", "meta", num_envs=lanes, seeds=seeds)
         with Static("meta") as mode:
             engine.step()
         counts.add(len(mode.seen))
@@ -312,5 +313,26 @@ def test_why_an_iteration_cannot_be_captured():
     assert why_not(trainer("actor-critic")) == "there are no CUDA graphs on cpu"
     usual = trainer("actor-critic")
     assert captured(usual, "auto") is captured(usual, "off") is usual
+    before = list(usual.notes)
+    object.__setattr__(usual.options, "compile", True)
+    captured(usual, "auto")
+    assert usual.notes == [*before, "--compile has no effect: there are no CUDA graphs on cpu"]
     with pytest.raises(UsageError, match="--capture on, but there are no CUDA graphs on cpu; use"):
         captured(usual, "on")
+
+
+def test_the_faster_device_is_chosen_and_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    one, many = Work(390, 32, 8, True), Work(390, 32, 4096, True)
+    device, why = choose_device("auto", one)
+    assert (device.type, why) == (
+        "cpu",
+        "about 2 s there and 7 s on the GPU by a model, not measured",
+    )
+    device, why = choose_device("auto", many)
+    assert device.type == "cuda"
+    assert why.endswith("s on the CPU by a model, not measured")
+    assert choose_device("auto", None) == (torch.device("cpu"), "the environment steps on the CPU")
+    assert choose_device("cuda", one) == (torch.device("cuda"), "as asked")
+    # Whole episodes are not captured: what is asked of a GPU step by step takes longer there.
+    assert choose_device("auto", Work(390, 500, 64, False))[0].type == "cpu"

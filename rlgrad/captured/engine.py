@@ -37,9 +37,7 @@ def captured(trainer: Trainer, wanted: Literal["auto", "on", "off"]) -> Engine:
     Raises:
         UsageError: where it is asked for and does not work.
     """
-    if wanted == "off":
-        return trainer
-    why = why_not(trainer)
+    why = "--capture off" if wanted == "off" else why_not(trainer)
     if not why:
         try:
             return Captured(trainer)
@@ -50,6 +48,8 @@ def captured(trainer: Trainer, wanted: Literal["auto", "on", "off"]) -> Engine:
         raise UsageError(f"--capture on, but {why}; use --capture auto or off")
     if trainer.device.type == "cuda":
         trainer.notes.append(f"iterations are not captured as a CUDA graph: {why}")
+    if trainer.options.compile:
+        trainer.notes.append(f"--compile has no effect: {why}")
     return trainer
 
 

@@ -237,11 +237,9 @@ class TorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor], ABC):
             raise RuntimeError("step before reset; call reset(seed=...) first")
         if not self._on_cpu:
             table, cursor = self.starts.serve()
-            *shown, self._state, self._elapsed = self.follow(
-                self._state, self._elapsed, table, cursor, action
-            )
-            observation, final, reward, terminated, truncated, done = shown
-            return observation, final, reward, terminated, truncated, done
+            seen: Any = self.follow(self._state, self._elapsed, table, cursor, action)
+            self._state, self._elapsed = seen[6:]
+            return seen[:6]
         after, reward, terminated = self.transition(self.xp, self._state, action)
         if isinstance(reward, float):
             reward = self._same(reward)
