@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from rlgrad.estimators.arrays import native
@@ -39,8 +40,18 @@ class LastGood:
             with np.errstate(over="ignore", invalid="ignore"):
                 total = np.concatenate(rows, 1, dtype=np.float32, casting="unsafe").sum(1)
             return np.isfinite(total).tolist()
-        total = torch.cat([x.to(torch.float32) for x in rows], 1).sum(1)
-        return total.isfinite().tolist()
+        return self.finite_rows().tolist()
+
+    def finite_rows(self) -> Bool[Tensor, " S"]:
+        """As ``finite``, in a tensor on the state's device, which is not waited for."""
+        rows = [x.reshape(len(x), -1).to(torch.float32) for x in self.state]
+        return torch.cat(rows, 1).sum(1).isfinite()
+
+    def put_back_where(self, seeds: Bool[Tensor, " S"]) -> None:
+        """As ``put_back``, of tensors."""
+        for kept, now in zip(self.kept, self.state, strict=True):
+            marked = seeds.view(-1, *[1] * (now.ndim - 1))
+            now.copy_(torch.where(marked, kept, now))
 
     def put_back(self, seeds: Sequence[bool]) -> None:
         """Restore the rows of the seeds that are marked."""

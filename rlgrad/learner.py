@@ -15,6 +15,7 @@ from rlgrad.adam import SeedAdam
 from rlgrad.config import Config
 from rlgrad.critics import ActionValue, Critic
 from rlgrad.estimators import build, one_hot
+from rlgrad.estimators.arrays import in_numpy
 from rlgrad.estimators.base import Draw
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.estimators.passes import Blocks, Trace
@@ -101,7 +102,7 @@ class Learner(nn.Module):
 
         It takes and gives numpy arrays, or tensors if it is given tensors; no graph is kept.
         """
-        if self.policy.flat.is_cpu:
+        if in_numpy(self.policy.flat):
             return Actor(self.policy, self._scale, self.normaliser, self._allowed, self.shape)
 
         @torch.no_grad()

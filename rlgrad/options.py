@@ -21,6 +21,12 @@ class Options:
     vec: Literal["auto", "sync", "async", "envpool"] = "auto"
     """What steps the environments: this process, worker processes, or EnvPool, whose episodes
     differ; auto: a simulator, else it measures sync and async, which give the same bits."""
+    capture: Literal["auto", "on", "off"] = "auto"
+    """Replay each iteration as one CUDA graph: auto does so on a GPU wherever it can, and says why
+    where it cannot; on refuses then."""
+    compile: bool = False
+    """Also compile the simulator's step and the noise of a captured iteration: fewer operations
+    for a start-up of a minute or so."""
     log_dir: str = "runs"
     """Runs are kept in LOG-DIR/<environment>/<agent>/<time>."""
     stop_when_solved: bool = False

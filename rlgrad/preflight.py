@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +17,33 @@ from rlgrad.estimators import Traits, options
 from rlgrad.reading import installed_memory
 
 
-def choose_device(wanted: str, simulated: bool, lanes: int) -> tuple[torch.device, str]:
+class Work(NamedTuple):
+    """A training on a simulator, as far as its device matters."""
+
+    iterations: int
+    steps: int
+    """T of a rollout."""
+    lanes: int
+    """L, all seeds together."""
+    captured: bool
+    """Whether a GPU can replay an iteration as one CUDA graph."""
+
+    def seconds(self) -> tuple[float, float]:
+        """(CPU, GPU) seconds by a rough model of a 64 x 64 policy; the GPU's is not measured.
+
+        A step costs its dispatch, whatever the lanes, and each lane's arithmetic; a GPU must also
+        be started, and its program recorded.
+        """
+        steps, dispatch = self.iterations * self.steps, 2e-4 if self.captured else 7e-4
+        return steps * (1.6e-4 + self.lanes * 3e-6), 5.0 + steps * (dispatch + self.lanes * 2e-8)
+
+
+def choose_device(wanted: str, work: Work | None) -> tuple[torch.device, str]:
     """The device, and why.
+
+    Args:
+        wanted: "auto", or a device.
+        work: on a simulator; None: the environment steps on the CPU.
 
     Raises:
         UsageError: for cuda where there is none.
@@ -30,10 +55,13 @@ def choose_device(wanted: str, simulated: bool, lanes: int) -> tuple[torch.devic
         return torch.device(wanted), "as asked"
     if not available:
         return torch.device("cpu"), "no CUDA device"
-    if simulated and lanes >= 4096:
-        return torch.device("cuda"), f"a simulator with {lanes:,} lanes keeps a GPU busy"
-    why = "small batches are faster there" if simulated else "the environment steps on the CPU"
-    return torch.device("cpu"), why
+    if work is None:
+        return torch.device("cpu"), "the environment steps on the CPU"
+    cpu, gpu = work.seconds()
+    name, least, most = ("cuda", gpu, cpu) if gpu < cpu else ("cpu", cpu, gpu)
+    other = "the CPU" if name == "cuda" else "the GPU"
+    why = f"about {least:,.0f} s there and {most:,.0f} s on {other} by a model, not measured"
+    return torch.device(name), why
 
 
 def check_memory(config: Config, features: int, actions: int, lanes: int, steps: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from rlgrad.ambient import plain
+from rlgrad.captured.engine import captured
 from rlgrad.card_files import EnvCard
 from rlgrad.cards import Resolved
 from rlgrad.choosing import same_bits
@@ -176,6 +177,7 @@ def restart(
         trainer = Trainer(resolved, run.seeds, options)
         if found is not None:
             put(trainer, run, found, notes)
+        engine = captured(trainer, options.capture)
         standing = found.standing if found else Standing(evaluated=[-1] * len(run.seeds))
         _check_versions(about, standing, notes)
         _say_schedule(trainer, run.config.total_timesteps, notes)
@@ -187,12 +189,12 @@ def restart(
         left = "" if any(trainer.active) else "; nothing is left to train: a larger -n extends it"
         display.say(
             f"Going on with {run.path}, at {steps:,} of {resolved.config.total_timesteps:,} env "
-            f"steps, on {trainer.where}{left}"
+            f"steps, on {engine.where}{left}"
         )
         for note in (*trainer.notes, *notes):
             display.say(f"note: {note}")
         start = standing, found.path if found else None
-        return Session(trainer, run, display, options, lock, start)
+        return Session(engine, run, display, options, lock, start)
     except BaseException:
         if trainer is not None:
             trainer.close()

@@ -23,7 +23,7 @@ class Rollout(NamedTuple):
     last: Tensor
     """``[S, N, F]``, the observation after the last step."""
     final: Tensor | None
-    """``[S, T, N, F]``, the true next observations; None where no episode was truncated."""
+    """``[S, T, N, F]``, the true next observations; None: it is known that none was truncated."""
     action: Tensor
     """``[S, T, N, D]`` int64."""
     gumbel: Tensor
@@ -118,7 +118,8 @@ def collect(
     rollout = Rollout(
         seed_first(store.observation),
         torch.as_tensor(observation, device=gumbel.device).reshape(S, N, -1).clone(),
-        seed_first(store.final) if bool(store.truncated.any()) else None,
+        # On a GPU without asking: a question would wait for all that was asked before.
+        seed_first(store.final) if xp is torch or store.truncated.any() else None,
         seed_first(store.action),
         gumbel,
         seed_first(store.reward),

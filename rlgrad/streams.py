@@ -36,6 +36,21 @@ class Purpose(IntEnum):
     MEASURE = 7
 
 
+_on_device: dict[torch.device, list[Tensor]] = {}
+
+
+def _constants(device: torch.device) -> list[Tensor]:
+    """Multipliers, the same in the other order, and steps of the key.
+
+    Made once: a copy from the host inside a program is what a CUDA graph cannot hold.
+    """
+    found = _on_device.get(device)
+    if found is None:
+        pairs = _MULTIPLIERS, _MULTIPLIERS[::-1], _WEYL
+        found = _on_device[device] = [torch.tensor(pair, device=device) for pair in pairs]
+    return found
+
+
 def philox(
     counter: Int[Tensor, "4 *shape"], key: Int[Tensor, "2 *#shape"]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -49,9 +64,8 @@ def philox(
     # the members of a pair; instead of moving the even pair, the constants change places.
     even, odd = counter[0::2].clone(), counter[1::2]
     shape = (2, *[1] * (counter.ndim - 1))
-    multiplier = torch.tensor(_MULTIPLIERS, device=counter.device).view(shape)
-    weyl = torch.tensor(_WEYL, device=counter.device).view(shape)
-    multipliers = multiplier, multiplier.flip(0)
+    multiplier, swapped, weyl = (words.view(shape) for words in _constants(counter.device))
+    multipliers = multiplier, swapped
     for i in range(_ROUNDS):
         turn = key.flip(0) if i % 2 == 0 else key
         product = even * multipliers[i % 2]
@@ -84,6 +98,8 @@ class Streams:
         words = [[seed & _WORD for seed in seeds], [seed >> 32 for seed in seeds]]
         self.device = torch.device(device)
         self.key = torch.tensor(words, dtype=torch.int64, device=self.device).view(2, 1, -1, 1, 1)
+        self.philox = philox
+        """The generator, or a compiled one."""
         self._ahead: dict[tuple[Purpose, int, int], tuple[int, Tensor]] = {}
 
     def words(
@@ -103,8 +119,8 @@ class Streams:
         counter[0] = torch.arange(blocks, device=self.device)
         counter[1] = torch.arange(lanes, device=self.device).unsqueeze(1)
         counter[2] = iterations.view(-1, 1, 1, 1)
-        counter[3] = int(purpose)
-        return torch.stack(philox(counter, self.key), -1).flatten(-2)[..., :count]
+        counter[3].fill_(int(purpose))
+        return torch.stack(self.philox(counter, self.key), -1).flatten(-2)[..., :count]
 
     def uniform(
         self, purpose: Purpose, iteration: int, lanes: int, count: int
@@ -120,11 +136,24 @@ class Streams:
             self._ahead[purpose, lanes, count] = start, numbers
         return numbers[iteration - start]
 
+    def uniform_at(
+        self, purpose: Purpose, iteration: Int[Tensor, " 1"], lanes: int, count: int
+    ) -> Float[Tensor, "S N count"]:
+        """As ``uniform``, of an iteration that the device counts: the host is not asked."""
+        return uniform(self.words(purpose, iteration, lanes, count))[0]
+
     def exponential(
         self, purpose: Purpose, iteration: int, lanes: int, count: int
     ) -> Float[Tensor, "S N count"]:
         """Exp(1) numbers, strictly positive, ``[S, N, count]`` float32."""
         return self.uniform(purpose, iteration, lanes, count).log().neg_()
+
+
+def by_step(numbers: Float[Tensor, "S N count"], copies: int, T: int, D: int, A: int) -> Tensor:
+    """Each lane's numbers as ``[S, T, N, D, A]``, with a leading K for K copies."""
+    S, N, _ = numbers.shape
+    each = numbers.view(S, N, copies, T, D, A).permute(2, 0, 3, 1, 4, 5)
+    return each[0] if copies == 1 else each
 
 
 def derive(seed: int, purpose: Purpose, *path: int) -> int:

@@ -29,9 +29,9 @@ from rlgrad.make import (
 )
 from rlgrad.options import Options
 from rlgrad.places import places
-from rlgrad.preflight import check_memory, choose_device, observation_factors
+from rlgrad.preflight import Work, check_memory, choose_device, observation_factors
 from rlgrad.rollout import Episodes, Rollout, collect
-from rlgrad.streams import Purpose, Streams, derive
+from rlgrad.streams import Purpose, Streams, by_step, derive
 
 
 class Trainer:
@@ -68,7 +68,7 @@ class Trainer:
         self.outcomes = [Outcome(seed) for seed in self.seeds]
         self.iteration = 0
         self.observation: Any = None
-        self._measured: dict[str, Tensor] = {}
+        self.measured: dict[str, Tensor] = {}
         self.notes = self._notes()
         self.kept = LastGood(self.learner.state_dict().values())
 
@@ -88,7 +88,9 @@ class Trainer:
         check_memory(c, flatdim(one.observation_space), outputs, lanes, self.length)
         one.close()
         simulated = is_simulated(card, self.options.vec)
-        self.device, why = choose_device(self.options.device, simulated, lanes)
+        iterations = -(-c.total_timesteps // (c.num_envs * self.length))
+        work = Work(iterations, self.length, lanes, not self.whole) if simulated else None
+        self.device, why = choose_device(self.options.device, work)
         self.where = f"{self.device} ({why})"
         self.vec, self.why_vec = choose_vec(card, lanes, c.max_episode_steps, self.options.vec)
         env = make_training(card, lanes, c.max_episode_steps, self.device, self.vec)
@@ -136,10 +138,9 @@ class Trainer:
 
     def _noise(self, purpose: Purpose, copies: int = 1) -> Tensor:
         """This iteration's Exp(1) noise ``[S, T, N, D, A]``, with a leading K for K copies."""
-        S, N, T, (D, A) = len(self.seeds), self.config.num_envs, self.length, self.learner.shape
+        N, T, (D, A) = self.config.num_envs, self.length, self.learner.shape
         noise = self.streams.exponential(purpose, self.iteration, N, copies * T * D * A)
-        each = noise.view(S, N, copies, T, D, A).permute(2, 0, 3, 1, 4, 5)
-        return each[0] if copies == 1 else each
+        return by_step(noise, copies, T, D, A)
 
     def _update(self, rollout: Rollout, measure: bool) -> dict[str, Tensor]:
         """Train on a rollout; frozen seeds keep their bits, diverged ones their last good."""
@@ -148,11 +149,8 @@ class Trainer:
             second = self._noise(Purpose.RELAXATION, self.learner.estimator.relaxations)
         shares = [[self.share(outcome.steps)] for outcome in self.outcomes]
         share = torch.tensor(shares, device=self.device)
-        # From the iteration alone, so that a seed takes as many critic steps alone as among others.
-        nominal = self.share(self.iteration * self.config.num_envs * self.length)
-        critic_steps = max(1, round(self.config.critic_steps * nominal))
         self.kept.keep()
-        numbers = self.learner.update(rollout, second, share, critic_steps, measure)
+        numbers = self.learner.update(rollout, second, share, self.critic_steps(), measure)
         good = self.kept.finite()
         self.kept.put_back([not (on and fine) for on, fine in zip(self.active, good, strict=True)])
         for i, (outcome, fine) in enumerate(zip(self.outcomes, good, strict=True)):
@@ -160,6 +158,11 @@ class Trainer:
                 outcome.status = "failed"
                 outcome.reason = why_failed(rollout, i, outcome.seed, outcome.steps)
         return numbers
+
+    def critic_steps(self) -> int:
+        """Of the iteration that is next: from its number alone, so alike alone and among others."""
+        nominal = self.share(self.iteration * self.config.num_envs * self.length)
+        return max(1, round(self.config.critic_steps * nominal))
 
     def share(self, steps: int) -> float:
         """Share of the full step sizes after so many env steps of a seed."""
@@ -203,7 +206,7 @@ class Trainer:
         while any(self.active) and not watch.stopped:
             # Whole episodes differ in length, so then every update is measured.
             measure = self.whole or watch.wants(self.config.num_envs * self.length)
-            self._measured = self.step(measure)
+            self.measured = self.step(measure)
             watch.after()
 
     def numbers(self, i: int) -> dict[str, float]:
@@ -211,7 +214,7 @@ class Trainer:
         return {
             "train/learning_rate": self.learning_rate(self.outcomes[i].steps),
             "train/n_updates": float(self.iteration),
-            **{tag: float(x[i]) for tag, x in self._measured.items()},
+            **{tag: float(x[i]) for tag, x in self.measured.items()},
         }
 
     def seconds(self, i: int | None = None) -> Seconds:

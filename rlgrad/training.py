@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from rlgrad.ambient import plain
+from rlgrad.captured.engine import captured
 from rlgrad.cards import Resolved, resolve
 from rlgrad.config import FIELDS
 from rlgrad.creating import create
@@ -28,7 +29,9 @@ from rlgrad.trainer import Trainer
 def engine(resolved: Resolved, seeds: Sequence[int], options: Options) -> Engine:
     """What trains: rlgrad's own trainer, or Stable-Baselines3."""
     if resolved.peer is None:
-        return Trainer(resolved, seeds, options)
+        return captured(Trainer(resolved, seeds, options), options.capture)
+    if options.capture == "on":
+        raise UsageError(f"got --capture on, and {resolved.agent} is a peer; expected auto or off")
     if options.vec != "auto":
         raise UsageError(
             f"got --vec {options.vec}, and {resolved.agent} steps its environments as "

@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from rlgrad.estimators.arrays import in_numpy
 from rlgrad.estimators.statistics import RunningMean
+
+
+def eliminated(
+    matrix: Float[Tensor, "S K K"], right: Float[Tensor, "S K 1"]
+) -> tuple[Float[Tensor, "S K"], Bool[Tensor, " S"]]:
+    """Solutions for positive definite matrices, and which matrices are that.
+
+    Gauss-Jordan elimination in a number of operations that depends on K alone. Nothing waits for
+    the device and no solver library is called, which may refuse to be captured in a CUDA graph.
+
+    Args:
+        matrix: ``[S, K, K]``; without pivoting, which positive definite matrices do not need.
+        right: ``[S, K, 1]``.
+    """
+    table = torch.cat([matrix, right], 2)
+    for k in range(matrix.shape[1]):
+        row = table[:, k : k + 1, k + 1 :] / table[:, k : k + 1, k : k + 1]
+        for others in (slice(0, k), slice(k + 1, None)):
+            table[:, others, k + 1 :].addcmul_(table[:, others, k : k + 1], row, value=-1)
+        table[:, k : k + 1, k + 1 :] = row
+    good = (table.diagonal(dim1=1, dim2=2) > 0).all(1)  # of the pivots; not a number is not good
+    return table[..., -1], good
 
 
 class LeastSquares(nn.Module):
@@ -64,10 +87,13 @@ class LeastSquares(nn.Module):
         scale = gram.diagonal(dim1=1, dim2=2).mean(-1).clamp(min=1e-30)
         matrix = gram / scale[:, None, None]
         matrix.diagonal(dim1=1, dim2=2).add_(self.ridge)
-        factor, failed = torch.linalg.cholesky_ex(matrix)
         right = (self.cross.mean / scale.unsqueeze(1)).unsqueeze(-1)
-        solved = torch.cholesky_solve(right, factor).squeeze(-1)
-        self.weights.copy_(torch.where(failed.unsqueeze(1) == 0, solved, 0.0))
+        if in_numpy(matrix):
+            factor, failed = torch.linalg.cholesky_ex(matrix)
+            solved, good = torch.cholesky_solve(right, factor).squeeze(-1), failed == 0
+        else:
+            solved, good = eliminated(matrix, right)
+        self.weights.copy_(torch.where(good.unsqueeze(1), solved, 0.0))
 
     @torch.no_grad()
     def rescale(self, factor: Float[Tensor, "S 1"]) -> None:

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlgrad.estimators import passes
+from rlgrad.estimators.arrays import in_numpy
 
 ACTIVATIONS = ("tanh", "relu")
 
@@ -124,7 +125,8 @@ class SeedMLP(nn.Module):
             else self._frozen
         )
         rows = self._rows(x, layers[0][0].shape[0])
-        if torch.is_grad_enabled() or rows.shape[1] <= passes.BLOCK:
+        together = rows.shape[1] <= passes.BLOCK or not in_numpy(rows)
+        if torch.is_grad_enabled() or together:
             y = passes.evaluate(rows, layers, self.tanh)
         else:
             parts = rows.split(passes.BLOCK, 1)

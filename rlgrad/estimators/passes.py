@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlgrad.estimators.arrays import in_numpy
+
 Layers = Sequence[tuple[Tensor, Tensor]]
 """(bias ``[S, 1, out]``, weight ``[S, in, out]``) of each layer."""
 
@@ -21,6 +23,7 @@ Layers = Sequence[tuple[Tensor, Tensor]]
 # Columns below which a product is taken transposed: MKL is four times slower at a head of 4 units.
 NARROW = 8
 # Rows of a seed that are evaluated and reversed together: what lies between stays in the cache.
+# A GPU takes all rows together, since there many small operations cost more than few large ones.
 BLOCK = 512
 # Units that fill the registers of every CPU: the few numbers that did not would be rounded
 # otherwise by some functions, and where a seed's numbers end depends on its company.
@@ -55,6 +58,8 @@ def activate(x: Tensor, tanh: bool) -> Tensor:
         return x.relu()
     if torch.is_grad_enabled() or x.shape[-1] % WHOLE:
         return x.tanh()
+    if not x.is_cpu:  # memory is what counts there, and one operation goes through it once
+        return x.tanh_()
     return _from_double(x.mul_(2))
 
 
@@ -65,7 +70,7 @@ def _from_double(x: Tensor) -> Tensor:
 
 def hidden(x: Tensor, weight: Tensor, bias: Tensor, tanh: bool) -> Tensor:
     """``activate(affine(x, weight, bias), tanh)``, with tanh's factor 2 inside the product."""
-    if not tanh or torch.is_grad_enabled() or weight.shape[2] % WHOLE:
+    if not tanh or torch.is_grad_enabled() or weight.shape[2] % WHOLE or not x.is_cpu:
         return activate(affine(x, weight, bias), tanh)
     return _from_double(torch.baddbmm(bias, x, weight, beta=2, alpha=2))
 
@@ -161,6 +166,7 @@ class Blocks:
         block: int = BLOCK,
     ) -> None:
         rows = x.shape[1]
+        block = block if in_numpy(x) else max(block, rows)
         self.starts = range(0, max(1, rows if live is None else min(live, rows)), block)
         self.block = rows if rows <= block else block
         self.traces = [Trace(self._part(x, i), layers, tanh, padding) for i in self.starts]

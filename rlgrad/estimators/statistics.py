@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rlgrad.estimators.arrays import native
+from rlgrad.estimators.arrays import in_numpy, native
 
 
 def seed_rows(x: Float[Tensor, "*batch"], seeds: int | None) -> Float[Tensor, "S rows"]:
@@ -28,7 +28,7 @@ def live_rows(x: Tensor, seeds: int | None) -> int | None:
 
     None on a GPU, where asking would be a synchronisation.
     """
-    if not x.is_cpu:
+    if not in_numpy(x):
         return None
     rows = native(x).reshape(seeds or 1, -1)
     live = (rows != 0).any(0)

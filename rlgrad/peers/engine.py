@@ -85,7 +85,7 @@ class PeerEngine:
         self.solved_at = score_to_solve(env, options.stop_when_solved)
         self.outcomes = [Outcome(seed) for seed in seeds]
         self.clocks = [Clock() for _ in seeds]
-        self.device, why = choose_device(options.device, False, self.config.num_envs)
+        self.device, why = choose_device(options.device, None)
         self.where, self.vec = f"{self.device} ({why})", ""
         self.notes: list[str] = []
         self._states: list[Tensors] = [{} for _ in seeds]

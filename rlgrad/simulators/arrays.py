@@ -24,6 +24,11 @@ def rows(columns: Any) -> Any:
     return rows
 
 
+def by_component(state: Tensor) -> Tensor:
+    """The same ``[lanes, ...]`` tensor, each component of all lanes in one piece of memory."""
+    return state.T.contiguous().T if state.ndim == 2 else state
+
+
 class Arrays:
     """numpy on the CPU, torch elsewhere.
 
@@ -58,7 +63,7 @@ class Arrays:
 
     def _columns(self, state: Any) -> Any:
         """A copy whose memory is component by component, where arithmetic is fastest."""
-        return np.array(state, order="F") if self._on_cpu else self.xp.asarray(state, copy=True)
+        return np.array(state, order="F") if self._on_cpu else by_component(state.clone())
 
     def _full(self, number: float, lanes: int) -> Any:
         """``[lanes]`` times one number, the same memory as the last time."""

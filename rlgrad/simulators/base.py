@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from rlgrad.simulators.arrays import Arrays, rows
+from rlgrad.simulators.arrays import Arrays, by_component, rows
 from rlgrad.simulators.starts import Starts
 from rlgrad.streams import Purpose, derive
 
@@ -212,13 +212,16 @@ class TorchVectorEnv(Arrays, VectorEnv[Tensor, Tensor, Tensor], ABC):
         """
         if self._state is None:
             raise RuntimeError("step before reset; call reset(seed=...) first")
+        if not self._on_cpu:
+            table, cursor = self.starts.serve()
+            seen: Any = self.follow(self._state, self._elapsed, table, cursor, action)
+            self._state, self._elapsed = seen[6:]
+            return seen[:6]
         after, reward, terminated = self.transition(self.xp, self._state, action)
         if isinstance(reward, float):
             reward = self._full(reward, self.num_envs)
         final = self.observe(self.xp, after)
         self._state = after
-        if not self._on_cpu:
-            return self._ended_where(final, reward, terminated)
         if not final.flags.c_contiguous:
             final = rows(final)
         self._elapsed += self._one
@@ -237,13 +240,29 @@ class TorchVectorEnv(Arrays, VectorEnv[Tensor, Tensor, Tensor], ABC):
         self._elapsed[lanes] = 0
         return observation, final, reward, terminated, truncated, done
 
-    def _ended_where(
-        self, final: Tensor, reward: Tensor, terminated: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The rest of a step in tensors, without asking the device whether an episode ended."""
-        elapsed = self._elapsed + 1
+    def follow(
+        self, state: Tensor, elapsed: Tensor, table: Tensor, cursor: Tensor, action: Tensor
+    ) -> tuple[Tensor, ...]:
+        """A step in tensors, without asking the device whether an episode ended.
+
+        Args:
+            state: ``[lanes, ...]``.
+            elapsed: ``[lanes]``.
+            table: of starts.
+            cursor: ``[lanes]``, rows of the table that come next; moved on where one is taken.
+            action: ``[lanes]`` integers.
+
+        Returns:
+            What ``advance`` returns, then the next state and elapsed.
+        """
+        after, reward, terminated = self.transition(torch, state, action)
+        if isinstance(reward, float):
+            reward = self._full(reward, self.num_envs)
+        final, elapsed = self.observe(torch, after), elapsed + 1
         truncated = elapsed >= self._limit
         done = terminated | truncated
-        start, wide = self.starts.take_where(done), done.view(-1, *[1] * (self._state.ndim - 1))
-        self._state, self._elapsed = torch.where(wide, start, self._state), elapsed * ~done
-        return self.observe(torch, self._state), final, reward, terminated, truncated, done
+        wide = done.view(-1, *[1] * (after.ndim - 1))
+        after = by_component(torch.where(wide, table[cursor], after))
+        cursor += done * self.num_envs
+        seen = self.observe(torch, after)
+        return seen, final, reward, terminated, truncated, done, after, elapsed * ~done

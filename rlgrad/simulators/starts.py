@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlgrad.streams import Purpose, Streams, philox, uniform
+from rlgrad.streams import Purpose, Streams, uniform
 
 ROWS = 64  # starts of a lane that are made at a time, at most
 AHEAD = 1 << 14  # starts of all lanes that are made at a time on the CPU, where memory is slow
@@ -36,15 +36,23 @@ class Starts:
         numbers: int,
         native: Callable[[Tensor], Any],
     ) -> None:
-        self._streams, self._initial, self._numbers = Streams(seeds, device), initial, numbers
+        self.streams, self._initial, self._numbers = Streams(seeds, device), initial, numbers
         self.lanes = len(seeds)
         few = max(4, min(ROWS, AHEAD // self.lanes))
-        self._rows = few if device.type == "cpu" else ROWS
+        self.most = ROWS
+        """Rows of a table beyond which memory outweighs the operations that are saved."""
+        self._native = native
         self._lane = torch.arange(self.lanes, device=device)
-        self._row = torch.arange(self._rows, device=device).unsqueeze(1)
         self._first, self._cursor = torch.zeros_like(self._lane), self._lane.clone()
-        self._starts, self._left = self._next(), self._rows
-        self._table, self._at = native(self._starts), native(self._cursor)
+        self.provide(few if device.type == "cpu" else ROWS)
+
+    def provide(self, rows: int) -> None:
+        """Make the table one of so many rows, in memory of its own, from the next starts on."""
+        self._first, self._cursor = self.used, self._lane.clone()
+        self._row = torch.arange(rows, device=self._lane.device).unsqueeze(1)
+        self._rows, self._left = rows, rows
+        self._starts = self._next()
+        self._table, self._at = self._native(self._starts), self._native(self._cursor)
 
     @property
     def used(self) -> Tensor:
@@ -57,6 +65,10 @@ class Starts:
         self._cursor.copy_(self._lane)
         self.fill()
 
+    def tensors(self) -> list[Tensor]:
+        """What changes as starts are taken, in memory that stays."""
+        return [self._first, self._cursor, self._starts]
+
     def _next(self) -> Tensor:
         """Row by row the starts of all lanes from ``_first`` on, ``[rows * L, ...]``."""
         blocks = -(-self._numbers // 4)
@@ -64,8 +76,8 @@ class Starts:
         counter = torch.zeros(shape, dtype=torch.int64, device=self._lane.device)
         counter[0] = torch.arange(blocks, device=self._lane.device)
         counter[2] = (self._first + self._row).view(self._rows, self.lanes, 1, 1)
-        counter[3] = int(Purpose.RESET)
-        words = torch.stack(philox(counter, self._streams.key), -1)
+        counter[3].fill_(int(Purpose.RESET))
+        words = torch.stack(self.streams.philox(counter, self.streams.key), -1)
         return self._initial(uniform(words.flatten(0, 1).flatten(1)[:, : self._numbers]))
 
     def fill(self) -> None:
@@ -96,9 +108,14 @@ class Starts:
 
         An episode takes a step at least, so the rows last for as many calls as there are rows.
         """
+        table, cursor = self.serve()
+        found = table[cursor]
+        cursor += done * self.lanes
+        return found
+
+    def serve(self) -> tuple[Tensor, Tensor]:
+        """The table and the rows that come next in it, for who moves them on by one at most."""
         if self._left == 0:
             self.fill()
         self._left -= 1
-        found = self._starts[self._cursor]
-        self._cursor += done * self.lanes
-        return found
+        return self._starts, self._cursor

@@ -1,0 +1,1 @@
+"""The whole training iteration as one program over device tensors, replayed as a CUDA graph."""
