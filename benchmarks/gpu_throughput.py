@@ -26,7 +26,9 @@ import torch
 
 from rlgrad.captured.engine import Captured
 from rlgrad.cards import resolve
+from rlgrad.estimators import arrays
 from rlgrad.options import Options
+from rlgrad.simulators.base import TorchVectorEnv
 from rlgrad.trainer import Trainer
 
 LANES = 1024, 4096, 16384, 65536
@@ -157,6 +159,9 @@ def main() -> None:
     device = "cpu" if arguments.smoke else "cuda"
     if not arguments.smoke and not torch.cuda.is_available():
         raise SystemExit("gpu_throughput needs a CUDA device, and torch sees none; nothing is done")
+    if arguments.smoke:  # the lines that a GPU takes
+        arrays.numpy_on_cpu = TorchVectorEnv.numpy_on_cpu = False
+        torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = arguments.tf32
     rows: list[dict[str, Any]] = []
     for agent in arguments.agents.split(","):

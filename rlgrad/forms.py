@@ -40,6 +40,8 @@ COUNTERS = {"steps": [int], "seeds": [int]}
 """Form of what every checkpoint tells."""
 STANDING = {"outcomes": [OUTCOME], "seconds": [float], "iteration": int, "device": str}
 """Form of what a checkpoint tells beside that, if a run can go on from it."""
+SESSION = {"record": int, "pending": [int], "evaluated": [int], "exact": bool}
+"""Form of ``Standing`` in a checkpoint."""
 RUN = {
     "agent": str,
     "environment": {

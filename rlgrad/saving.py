@@ -10,8 +10,10 @@ from typing import Any
 
 from rlgrad import store
 from rlgrad.engine import Engine
+from rlgrad.forms import SESSION
 from rlgrad.log import Log
 from rlgrad.options import Options
+from rlgrad.reading import conform
 from rlgrad.store import Run
 
 EVERY = 30.0  # seconds between checkpoints, unless --save-freq says other
@@ -39,9 +41,10 @@ class Standing:
         Raises:
             KeyError, TypeError, ValueError: where they do not.
         """
+        conform(counters["session"], SESSION, "its session")
         found = cls(**counters["session"])
         known = len(found.evaluated) == seeds and set(found.pending) <= set(range(seeds))
-        if not known or not isinstance(found.record, int) or found.record < 0:
+        if not known or found.record < 0:
             raise ValueError("it is of no session with these seeds")
         return found
 

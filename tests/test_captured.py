@@ -103,6 +103,23 @@ def test_what_asks_is_caught():
             asks()
 
 
+@pytest.mark.parametrize("name", AGENTS)
+def test_all_that_changes_stays_where_it_is_and_is_known(name, monkeypatch):
+    # A replay reads and writes memory; what a program kept elsewhere, it would not see.
+    tensors_everywhere(monkeypatch)
+    usual, undone = (program(name, iterations=1) for _ in range(2))
+    before = [x.data_ptr() for x in undone.program.tensors()]
+    with undone.program.unchanged():
+        for measure in (False, True):
+            undone.iterate(4, measure)
+    for engine in (usual, undone):
+        engine.step()
+        engine.step()
+    assert [x.data_ptr() for x in undone.program.tensors()] == before
+    for one, other in zip(usual.program.tensors(), undone.program.tensors(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_twice_the_same_bits(monkeypatch):
     tensors_everywhere(monkeypatch)
     one, other = (program("relax", iterations=5).state()[0] for _ in range(2))
