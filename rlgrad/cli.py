@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.out(end="")
         return status
     except KeyboardInterrupt as error:
-        terminal.tell(f"rlgrad: {error or 'interrupted'}")
+        terminal.tell(f"rlgrad: {str(error) or 'interrupted'}")
         return 130
     except BrokenPipeError:
         return 141

@@ -133,6 +133,21 @@ def _write(run: Run, resolved: Resolved, about: dict[str, Any], start: Found | N
     return extended
 
 
+def _check_own(run: Run) -> None:
+    """Refuse a run where links would lead what is written out of its directory."""
+    files = (*_FILES, *(f"checkpoints/{path.name}" for path in run.checkpoints()))
+    check_own(run.path, files, ("checkpoints", *(f"seed-{seed}" for seed in run.seeds)))
+
+
+def _say_where(display: Display, run: Run, trainer: Trainer, steps: int) -> None:
+    """Say where training goes on."""
+    left = "" if any(trainer.active) else "; nothing is left to train: a larger -n extends it"
+    display.say(
+        f"Going on with {run.path}, at {steps:,} of {trainer.config.total_timesteps:,} env "
+        f"steps, on {trainer.where}{left}"
+    )
+
+
 def restart(
     name: str | Path | Run,
     total_timesteps: int | None = None,
@@ -168,8 +183,7 @@ def restart(
     asked = {**own, "log_dir": log_dir, **(given or {})}
     options = checked({**asked, **_vec(resolved, (given or {}).get("vec", ""))})
     torch.set_num_threads(1)
-    files = (*_FILES, *(f"checkpoints/{path.name}" for path in run.checkpoints()))
-    check_own(run.path, files, ("checkpoints", *(f"seed-{seed}" for seed in run.seeds)))
+    _check_own(run)
     lock = Lock(run.path)
     trainer = None
     try:
@@ -186,11 +200,7 @@ def restart(
         with to_disk(run.path):
             run = _write(run, replace(resolved, vec=trainer.vec), about, found)
         display = display or Display(f"{run.agent} on {run.env_id}", options.quiet)
-        left = "" if any(trainer.active) else "; nothing is left to train: a larger -n extends it"
-        display.say(
-            f"Going on with {run.path}, at {steps:,} of {resolved.config.total_timesteps:,} env "
-            f"steps, on {engine.where}{left}"
-        )
+        _say_where(display, run, trainer, steps)
         for note in (*trainer.notes, *notes):
             display.say(f"note: {note}")
         start = standing, found.path if found else None

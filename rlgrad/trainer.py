@@ -150,7 +150,8 @@ class Trainer:
         shares = [[self.share(outcome.steps)] for outcome in self.outcomes]
         share = torch.tensor(shares, device=self.device)
         self.kept.keep()
-        numbers = self.learner.update(rollout, second, share, self.critic_steps(), measure)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # see ``finite``
+            numbers = self.learner.update(rollout, second, share, self.critic_steps(), measure)
         good = self.kept.finite()
         self.kept.put_back([not (on and fine) for on, fine in zip(self.active, good, strict=True)])
         for i, (outcome, fine) in enumerate(zip(self.outcomes, good, strict=True)):

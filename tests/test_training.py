@@ -259,7 +259,7 @@ def test_signals_leave_a_usable_run(tmp_path, number, status):
 
 
 def test_an_environment_that_breaks_leaves_what_was_learned(small, tmp_path):
-    with pytest.raises(RuntimeError, match="the power is out"):
+    with pytest.raises(UsageError, match="the power is out"):
         small("runs/Breaks-v0", total_timesteps=10_000, log_freq=1, save_freq=32)
     run = store.read_run(store.find_run("latest", tmp_path))
     assert rlgrad.load(run).predict(np.zeros(2))[0] in range(3)

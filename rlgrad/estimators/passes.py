@@ -28,7 +28,6 @@ BLOCK = 512
 # Units that fill the registers of every CPU: the few numbers that did not would be rounded
 # otherwise by some functions, and where a seed's numbers end depends on its company.
 WHOLE = 32
-_MINUS_ONE = torch.tensor(-1.0)
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
@@ -65,7 +64,7 @@ def activate(x: Tensor, tanh: bool) -> Tensor:
 
 def _from_double(x: Tensor) -> Tensor:
     """Tanh of half of x, in place: 2 sigmoid(x) - 1; torch's sigmoid takes a third of its tanh."""
-    return torch.add(_MINUS_ONE, x.sigmoid_(), alpha=2, out=x)
+    return x.sigmoid_().mul_(2).sub_(1)
 
 
 def hidden(x: Tensor, weight: Tensor, bias: Tensor, tanh: bool) -> Tensor:
