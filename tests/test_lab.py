@@ -271,11 +271,15 @@ def _mistaken(monkeypatch):
 
 @pytest.mark.usefixtures("_mistaken")
 def test_only_what_is_biased_is_found_biased_against_the_exact_gradient():
-    names = "constant,relax-linear,all-action-control,straight-through,right,broken"
-    given = {**SMALL, "states": 65_536, "train_steps": 20}
-    table = variance(BOTH, names, seed=1000, signal="n-step", **given)
-    assert table.reference.kind == "exact"
-    judged_by_z(table)
+    # The broken one's noise is large beside its bias: from a quarter of the states z is about 4.5.
+    for names, states in (
+        ("constant,relax-linear,all-action-control,straight-through", 32_768),
+        ("right,broken", 262_144),
+    ):
+        given = {**SMALL, "states": states, "train_steps": 20}
+        table = variance(BOTH, names, seed=1000, signal="n-step", **given)
+        assert table.reference.kind == "exact"
+        judged_by_z(table)
 
 
 @pytest.mark.usefixtures("_mistaken")
