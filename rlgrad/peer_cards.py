@@ -61,7 +61,7 @@ def check_trusted(algorithm: str, where: str) -> None:
     if not is_trusted(check_path(algorithm, f"{where}: algorithm")):
         raise UsageError(
             f"{where}: algorithm = {shown(algorithm)}; a card may name those of "
-            f"{' and '.join(TRUSTED)}; another you name yourself: --agent {PREFIX}{algorithm}"
+            f"{' and '.join(TRUSTED)}; another you name yourself: --agent {PREFIX}{algorithm[:200]}"
         )
 
 

@@ -172,8 +172,8 @@ def restart(
     run = read_run(name.path if isinstance(name, Run) else find_run(name, log_dir))
     if run.peer is not None:
         raise UsageError(
-            f"{run.path} is of the peer {run.agent}: Stable-Baselines3 does not store all that it "
-            "would need to go on; train it again"
+            f"{run.path} is of the peer {run.agent[:80]}: Stable-Baselines3 does not store all "
+            "that it would need to go on; train it again"
         )
     for module in env_modules:
         import_module(module)

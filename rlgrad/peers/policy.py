@@ -20,6 +20,7 @@ from rlgrad.actions import Actions
 from rlgrad.errors import UsageError
 from rlgrad.peers.algorithm import Subject, empty, untouched
 from rlgrad.preflight import fitting
+from rlgrad.reading import conform
 from rlgrad.store import Run
 
 Tensors = dict[str, Tensor]
@@ -211,7 +212,11 @@ def load_peer(
         for name, x in expected.items()
     }
     algorithm.policy.load_state_dict(state)
-    share = dict(counters.get("exploration_rate", {})).get(str(seed))
-    if share is not None:
-        algorithm.exploration_rate = float(share)  # type: ignore[attr-defined]
+    shares = counters.get("exploration_rate", {})
+    try:
+        conform(shares, dict.fromkeys(shares, float) if isinstance(shares, dict) else {}, "it")
+    except ValueError as error:
+        raise UsageError(f"{path}: exploration_rate is damaged: {error}") from None
+    if str(seed) in shares:
+        algorithm.exploration_rate = float(shares[str(seed)])  # type: ignore[attr-defined]
     return PeerPolicy(subject, algorithm, env)
