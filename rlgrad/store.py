@@ -30,6 +30,7 @@ from rlgrad.peer_cards import Peer, read_tables
 from rlgrad.reading import conform, read_json, read_toml
 
 FORMAT = 1
+LONGEST = 255  # characters of a name that messages quote
 _NAME = re.compile(r"step-[0-9]{1,18}\.safetensors")
 
 
@@ -140,6 +141,9 @@ def read_run(path: Path) -> Run:
         conform(card, RUN, "the card")
         env, seeds = card["environment"], tuple(parse_seeds(card.get("seeds")))
         config, peer = read_tables(card, str(card_path))
+        for what, name in (("agent", card["agent"]), ("environment", env["id"])):
+            if len(name) > LONGEST:
+                raise ValueError(f"its {what}'s name has {len(name):,} characters")
         if not math.isfinite(env.get("solved_at", 0.0)):
             raise ValueError(f"solved_at is {env['solved_at']}; expected a finite score")
     except ValueError as error:
