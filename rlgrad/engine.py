@@ -15,15 +15,8 @@ WINDOW = 100
 """Training episodes whose mean return decides whether a seed counts as solved."""
 
 
-def why_failed(steps: int, given: str | None) -> str:
-    """What to tell of a seed whose update left numbers that are not finite.
-
-    Args:
-        steps: env steps before.
-        given: what the environment gave that was not finite; None: all that it gave was.
-    """
-    if given is not None:
-        return f"the environment gave an infinite or NaN {given} after {steps:,} env steps"
+def diverged(steps: int) -> str:
+    """What to tell of a seed whose update left numbers that are not finite, after so many steps."""
     return (
         f"numbers became infinite or NaN in the update after {steps:,} env steps; "
         "a smaller --learning-rate or --max-grad-norm may help"

@@ -6,9 +6,21 @@ import difflib
 import re
 from collections.abc import Iterable
 
+# Longer than any name that is worth reading, and than any line that a terminal can show at once.
+_ENDLESS = re.compile(r"[^\s/]{256,}")
+_LONGEST_LINE = 4000
+
 
 class UsageError(ValueError):
-    """Bad input; the command line prints it as one line and exits with status 2."""
+    """Bad input; the command line prints it as one line and exits with status 2.
+
+    What a stranger's file makes a message quote is cut here, whoever quotes it.
+    """
+
+    def __str__(self) -> str:
+        text = " ".join(super().__str__().splitlines())
+        text = _ENDLESS.sub(lambda found: f"{found[0][:80]}...", text)
+        return text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}..."
 
 
 def shown(value: object, most: int = 80) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rlgrad.engine import diverged
 from rlgrad.errors import UsageError, is_out_of_memory, out_of_memory
 from rlgrad.rollout import Rollout
 from rlgrad.store import Run
@@ -89,10 +90,7 @@ def why_failed(rollout: Rollout, i: int, seed: int, steps: int) -> str:
                 f"the environment gave the {name} {value} in lane {lane} of seed {seed}, after "
                 f"{after:,} env steps"
             )
-    return (
-        f"numbers became infinite or NaN in the update after {steps + taken[-1]:,} env steps; "
-        "a smaller --learning-rate or --max-grad-norm may help"
-    )
+    return diverged(steps + taken[-1])
 
 
 def _first_bad(x: Tensor) -> tuple[int, int, float] | None:

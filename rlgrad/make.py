@@ -216,7 +216,9 @@ def make_training(
         return vectorise(make_lane(card, max_episode_steps), num_envs, vec)
     name = card.simulator or card.id
     if name not in SIMULATORS:
-        raise UsageError(f"{card.path}: unknown simulator {name!r}; {nearest(name, SIMULATORS)}")
+        raise UsageError(
+            f"{card.path}: unknown simulator {shown(name)}; {nearest(name, SIMULATORS)}"
+        )
     options, mode = _kwargs(None, max_episode_steps), "vector_entry_point"
     env = gymnasium.make_vec(name, num_envs, vectorization_mode=mode, device=device, **options)
     one = make_one(card.id)

@@ -94,6 +94,8 @@ def put(trainer: Trainer, run: Run, found: Found, notes: list[str]) -> None:
             raise ValueError(f"its seeds are {shown(found.counters['seeds'])}")
         if [row["seed"] for row in found.counters["outcomes"]] != list(run.seeds):
             raise ValueError("its outcomes are of other seeds")
+        if not 0 <= found.counters["iteration"] < 1 << 32:  # what a stream can number
+            raise ValueError(f"its iteration is {found.counters['iteration']}")
         lost = _restore(trainer, found)
     except UsageError:
         raise

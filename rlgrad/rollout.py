@@ -195,7 +195,13 @@ class Episodes:
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state`` gave."""
+        """Go on from what ``state`` gave.
+
+        Raises:
+            ValueError: for counts that no run reaches.
+        """
+        if not bool(((state["episodes.count"] >= 0) & (state["episodes.count"] < 1 << 53)).all()):
+            raise ValueError("episodes.count is out of range")
         carry = state["episodes.carry"].numpy().swapaxes(0, 1)
         self.carry = np.array(carry).reshape(self.carry.shape)
         self.count = state["episodes.count"].reshape(len(self.count)).tolist()

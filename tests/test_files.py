@@ -13,8 +13,10 @@ import torch
 
 import rlgrad
 from rlgrad import card_files, checkpoints, reading, store
+from rlgrad.comparison.gathering import from_paths
 from rlgrad.errors import UsageError
 from rlgrad.output import write_whole
+from rlgrad.resuming import resume
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
@@ -196,6 +198,40 @@ def test_numbers_that_are_none_leave_the_result_readable(run, tmp_path):
     path = tmp_path / "x.safetensors"
     checkpoints.write(path, tensors, {**counters, "mean": float("nan")})
     assert checkpoints.read(path)[1]["mean"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("iteration", 1 << 62, "its iteration is 4611686018427387904"),
+        ("iteration", -1, "its iteration is -1"),
+        ("episodes.count", (1 << 63) - 1, r"episodes\.count is out of range"),
+    ],
+)
+def test_a_checkpoint_with_counts_that_no_run_reaches_is_refused(run, name, value, said):
+    (path,) = run.checkpoints()
+    tensors, counters = store.load_checkpoint(path)
+    if name in tensors:
+        tensors[name] = torch.full_like(tensors[name], value)
+    else:
+        counters[name] = value
+    checkpoints.write(path, tensors, counters)
+    with pytest.raises(UsageError, match=said):
+        resume(run.path, 64, quiet=True)
+
+
+def test_a_result_without_seeds_is_no_entry_of_a_comparison(run):
+    path = run.path / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seeds": []}))
+    with pytest.raises(UsageError, match="no seeds"):
+        from_paths([run.path])
+
+
+def test_an_error_is_one_line_whatever_it_quotes():
+    error = UsageError(f"no {'x' * 10_000}\nin /{'y' * 100}/{'z' * 100}" + " and" * 5000)
+    assert str(error).startswith(f"no {'x' * 80}... in /{'y' * 100}/{'z' * 100} and")
+    assert len(str(error)) < 4100
+    assert "\n" not in str(error)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from rlgrad.captured.graphs import Graphs
 from rlgrad.captured.program import Place, Program
 from rlgrad.captured.tally import FAILED, OBSERVATION, REWARD, STATUS, Tally
 from rlgrad.clock import Seconds
-from rlgrad.engine import Engine, Outcome, Watch, why_failed
+from rlgrad.engine import Engine, Outcome, Watch, diverged
 from rlgrad.errors import UsageError
 from rlgrad.trainer import Trainer
 
@@ -176,4 +176,9 @@ def _bring(
     outcome.count(steps, episodes, means, None, seconds)
     outcome.status = STATUS[status]
     if status == FAILED:
-        outcome.reason = why_failed(steps, _CAUSES.get(cause))
+        given = _CAUSES.get(cause)
+        outcome.reason = (
+            f"the environment gave an infinite or NaN {given} after {steps:,} env steps"
+            if given
+            else diverged(steps)
+        )

@@ -114,6 +114,8 @@ def read_seeds(run: Run) -> list[SeedRecord]:
         together = int(result.get("together", len(result["seeds"])))
         for row in result["seeds"]:
             records.append(_record(run, result, row, together, curves.get(row["seed"], {})))
+        if not records:
+            raise ValueError("no seeds")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{run.path}: result.json is damaged: {error!r}; train again") from None
     return records
