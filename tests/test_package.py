@@ -26,7 +26,7 @@ CARDS = (
 # table of docs/design.md with the modules of today: later work adds its row here first.
 ROWS = [
     ["actions", "allocator", "ambient", "bootstrap", "captured", "checking.findings", "clock",
-     "comparison", "doctor", "doctor.features", "drawing", "errors", "estimators.arrays",
+     "comparison", "cores", "doctor", "doctor.features", "drawing", "errors", "estimators.arrays",
      "estimators.checks", "estimators.noise", "exporting", "lab", "lab.parts", "peers", "signals",
      "simulators.arrays", "simulators.single", "streams", "versions", "watching"],
     ["action_names", "adam", "agent", "arguments", "checking.forms", "config", "engine",

@@ -19,7 +19,7 @@ from rlgrad.config import ESTIMATOR_OPTIONS, FIELDS, Config, check
 from rlgrad.critics import Critic
 from rlgrad.errors import UsageError
 from rlgrad.learner import Learner
-from rlgrad.loading import load_learner, require_modules
+from rlgrad.loading import load_stored, require_modules
 from rlgrad.make import import_module, make_one, time_limit
 from rlgrad.preflight import observation_factors
 from rlgrad.store import Run
@@ -155,7 +155,8 @@ def stored(
             "a run of one of rlgrad's agents (rlgrad list agents)"
         )
     config = dataclasses.replace(run.config, **chosen_signal(signal))
-    learner, seed = load_learner(run, seed, checkpoint)
+    learner, seed, step, path = load_stored(run, seed, checkpoint)
+    assert isinstance(learner, Learner)
     has_critic = learner.critic is not None
     if critic == "own" and not has_critic:
         raise UsageError(f"--critic own, but {run.path} has no critic; leave it out")
@@ -166,11 +167,8 @@ def stored(
             learner.critic = Critic(learner.features, config, 1)
     learner.config = config
     learner.action_critic = None  # the lab fits its own, the same for all estimators
-    path = checkpoint or run.checkpoints()[-1]
     env = dataclasses.replace(card_files.env_card(run.env_id), kwargs=run.env_kwargs)
     fits = critic == "fitted" or not has_critic
-    steps = store.load_checkpoint(path)[1]["steps"]
-    step = sum(steps) // len(steps)
     return Frozen(learner, env, config, run.agent, seed, fits, step, path)
 
 
