@@ -20,14 +20,9 @@ from rlgrad.faults import why_failed
 from rlgrad.lanes import Lanes
 from rlgrad.last_good import LastGood
 from rlgrad.learner import Learner
-from rlgrad.make import (
-    is_simulated,
-    make_one,
-    make_training,
-    score_to_solve,
-    time_limit,
-)
+from rlgrad.make import is_simulated, make_one, make_training, score_to_solve, time_limit
 from rlgrad.options import Options
+from rlgrad.overlapped import collect_in_halves
 from rlgrad.places import places
 from rlgrad.preflight import Work, check_memory, choose_device, observation_factors
 from rlgrad.rollout import Episodes, Rollout, collect
@@ -95,6 +90,9 @@ class Trainer:
         self.vec, self.why_vec = choose_vec(card, lanes, c.max_episode_steps, self.options.vec)
         env = make_training(card, lanes, c.max_episode_steps, self.device, self.vec)
         self.lanes = Lanes(env, self.seeds)
+        chunked, halves = self.lanes.chunked is not None, c.num_envs > 1
+        self.overlaps = self.device.type == "cuda" and chunked and halves
+        """Whether the policy chooses for half of the lanes while the others step."""
 
     def _notes(self) -> list[str]:
         """What the user should hear about how flags are taken."""
@@ -103,6 +101,8 @@ class Trainer:
             notes.append(f"env-kwargs rule out {card.simulator}: training on Gymnasium's {card.id}")
         if not self.learner.estimator.traits.unbiased:
             notes.append(f"{self.config.estimator} is biased: its mean is not the policy gradient")
+        if self.overlaps:
+            notes.append("the GPU chooses for half of the environments while the others step")
         if self.whole:
             return [*notes, "-n is reached by whole episodes, so a seed ends a little later"]
         batch, total = self.config.num_envs * self.length, self.config.total_timesteps
@@ -129,7 +129,8 @@ class Trainer:
             alive = np.repeat(self.active, N)
             if self.lanes.xp is torch:
                 alive = torch.as_tensor(alive, device=self.device)
-        return collect(self.lanes, self.learner.actor(), observation, gumbel, alive)
+        gather = collect_in_halves if self.overlaps else collect
+        return gather(self.lanes, self.learner.actor(), observation, gumbel, alive)
 
     def lane_seeds(self, iteration: int) -> list[int]:
         """Of all lanes, seed by seed, for a reset of all."""

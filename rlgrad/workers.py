@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlgrad.chunk import Chunk
 from rlgrad.errors import UsageError
@@ -136,6 +137,15 @@ class Workers:
         """Act in all lanes; one whose episode ends begins the next."""
         self._tell([("step",)] * len(self._parts))
 
+    def begin(self, lanes: NDArray[np.int64]) -> None:
+        """Have some lanes act, in ascending order, without waiting for them."""
+        edges = [(part, *np.searchsorted(lanes, (part.start, part.stop))) for part in self._parts]
+        self._send([("step", lanes[a:b] - part.start) for part, a, b in edges])
+
+    def finish(self) -> None:
+        """Wait for the earliest ``begin`` that is still under way."""
+        self._wait(self._patience)
+
     def call(self, name: str, *args: Any) -> list[Any]:
         """Call a method of every environment."""
         answers = self._tell([("call", name, *args)] * len(self._parts))
@@ -147,14 +157,19 @@ class Workers:
 
     def _tell(self, messages: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send every worker its message, and wait for all answers."""
+        self._send(messages)
+        return self._wait(self._patience)
+
+    def _send(self, messages: Sequence[tuple[Any, ...]]) -> None:
+        """Send every worker its message."""
         for i, (pipe, message) in enumerate(zip(self._pipes, messages, strict=True)):
             try:
                 pipe.send(message)
             except OSError:
                 self._lose(i, self._death(i))
-        return self._wait(self._patience)
 
     def _wait(self, seconds: float) -> list[Any]:
+        """One answer of every worker."""
         answers = []
         for i, pipe in enumerate(self._pipes):
             try:
