@@ -44,7 +44,7 @@ class Half:
         alive: Any,
     ) -> None:
         self.lanes, self.policy, self.store, self.alive = lanes, policy, store, alive
-        self.observation, self.noise = observation, store.gumbel[:, :, : part.stop - part.start]
+        self.observation, self.noise = observation, store.gumbel[:, :, part]
         S, self.length, N, D, _ = self.noise.shape
         every = np.arange(lanes.count).reshape(S, -1)
         self.which = every[:, part].reshape(-1)

@@ -11,7 +11,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from itertools import pairwise
-from multiprocessing import connection
+from multiprocessing import connection, util
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
@@ -92,6 +92,12 @@ def _work(
             chunk.close()
 
 
+def _kill(processes: Sequence[Any]) -> None:
+    """End processes at once."""
+    for process in processes:
+        process.kill()
+
+
 class Workers:
     """Processes that step a chunk of the environments each; takes what a ``Chunk`` takes.
 
@@ -118,6 +124,8 @@ class Workers:
         self._parts = [slice(a, b) for a, b in pairwise(edges)]
         self._pipes: list[Connection] = []
         self.processes: list[Any] = []
+        # A program that ends without closing them would wait for them: they ignore SIGTERM.
+        util.Finalize(self, _kill, (self.processes,), exitpriority=1)
         for part in self._parts:
             here, there = context.Pipe()
             others = [*self._pipes, here] if context.get_start_method() == "fork" else []
