@@ -27,8 +27,8 @@ CARDS = (
 ROWS = [
     ["actions", "allocator", "ambient", "bootstrap", "captured", "checking.findings", "clock",
      "comparison", "doctor", "doctor.features", "drawing", "errors", "estimators.arrays",
-     "estimators.checks", "estimators.noise", "exporting", "lab", "lab.parts", "peers", "signals",
-     "simulators.arrays", "simulators.single", "streams", "versions", "watching"],
+     "estimators.checks", "estimators.noise", "exporting", "framing", "lab", "lab.parts", "peers",
+     "signals", "simulators.arrays", "simulators.single", "streams", "versions", "watching"],
     ["action_names", "adam", "agent", "arguments", "checking.forms", "config", "engine",
      "estimators.base", "estimators.passes", "estimators.statistics", "hanging", "last_good",
      "output", "page", "pooled", "reading", "returns", "rows", "seeded", "simulators.registration",
