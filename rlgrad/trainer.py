@@ -14,7 +14,7 @@ from rlgrad.actions import Actions
 from rlgrad.cards import Resolved
 from rlgrad.choosing import choose_vec
 from rlgrad.clock import Clock, Seconds
-from rlgrad.engine import Outcome, Watch
+from rlgrad.engine import Outcome, Watch, listed
 from rlgrad.errors import UsageError
 from rlgrad.faults import why_failed
 from rlgrad.lanes import Lanes
@@ -63,7 +63,7 @@ class Trainer:
         self.outcomes = [Outcome(seed) for seed in self.seeds]
         self.iteration = 0
         self.observation: Any = None
-        self.measured: dict[str, Tensor] = {}
+        self.measured: dict[str, list[float]] = {}
         self.notes = self._notes()
         self.kept = LastGood(self.learner.state_dict().values())
 
@@ -208,7 +208,7 @@ class Trainer:
         while any(self.active) and not watch.stopped:
             # Whole episodes differ in length, so then every update is measured.
             measure = self.whole or watch.wants(self.config.num_envs * self.length)
-            self.measured = self.step(measure)
+            self.measured = listed(self.step(measure))
             watch.after()
 
     def numbers(self, i: int) -> dict[str, float]:
@@ -216,7 +216,7 @@ class Trainer:
         return {
             "train/learning_rate": self.learning_rate(self.outcomes[i].steps),
             "train/n_updates": float(self.iteration),
-            **{tag: float(x[i]) for tag, x in self.measured.items()},
+            **{tag: each[i] for tag, each in self.measured.items()},
         }
 
     def seconds(self, i: int | None = None) -> Seconds:
