@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 _POLYNOMIAL = 0x82F63B78  # CRC-32C, the lowest bit first
 _MOST = 256
 """Bytes that are looked up together."""
+_FEW = 16
+"""Bytes that are looked up one by one."""
 _MASK = 0xA282EAD8
 _WORD = 0xFFFFFFFF
+_BEFORE = np.arange(_MOST - 1, -1, -1)
 
 
 def _tables() -> NDArray[np.uint32]:
@@ -44,15 +47,21 @@ class Frames:
         if Frames._known is None:
             Frames._known = _tables()
         self._tables = Frames._known
+        self._first: list[int] = self._tables[0].tolist()
 
     def checksum(self, data: bytes) -> int:
         """CRC-32C of some bytes (Castagnoli, Bräuer & Herrmann 1993, doi:10.1109/26.231911)."""
-        state, given = _WORD, np.frombuffer(data, np.uint8)
+        state = _WORD
+        if len(data) <= _FEW:
+            for byte in data:
+                state = state >> 8 ^ self._first[(state ^ byte) & 0xFF]
+            return state ^ _WORD
+        given = np.frombuffer(data, np.uint8)
         for start in range(0, len(given), _MOST):
             part = given[start : start + _MOST].copy()
             begun = np.frombuffer(struct.pack("<I", state), np.uint8)[: len(part)]
             part[: len(begun)] ^= begun
-            places = np.arange(len(part) - 1, -1, -1)
+            places = _BEFORE[-len(part) :]
             # What the state holds beyond a part of less than four bytes, moves down.
             state = int(np.bitwise_xor.reduce(self._tables[places, part])) ^ state >> 8 * len(begun)
         return state ^ _WORD

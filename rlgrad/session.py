@@ -24,7 +24,7 @@ from rlgrad.saving import Saver, Standing
 from rlgrad.signals import Signals
 from rlgrad.store import Run
 
-POINTS = 30
+POINTS = 25
 """Logged points of a run by default: few enough for metrics to stay a small part of its cost."""
 Start = tuple[Standing, Path | None]
 """What another process left: its standing, and the checkpoint; None: it wrote none."""

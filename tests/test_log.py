@@ -19,7 +19,7 @@ PIXEL = bytes.fromhex(
 )
 
 
-@pytest.mark.parametrize("length", [*range(13), 255, 256, 257, 258, 259, 260, 700, 3000])
+@pytest.mark.parametrize("length", [*range(20), 255, 256, 257, 258, 259, 260, 700, 3000])
 def test_records_are_framed_as_tensorboard_frames_them(length):
     ours, theirs, data = io.BytesIO(), io.BytesIO(), random.Random(length).randbytes(length)
     Frames(ours).write(data)
