@@ -23,13 +23,13 @@ def _tables() -> NDArray[np.uint32]:
 
     A checksum is linear: it is the exclusive or of what each byte adds by itself.
     """
-    row = np.arange(256, dtype=np.uint32)
+    row: NDArray[np.uint32] = np.arange(256, dtype=np.uint32)
     for _ in range(8):
-        row = row >> 1 ^ np.where(row & 1, np.uint32(_POLYNOMIAL), np.uint32(0))
+        row = row >> np.uint32(1) ^ (row & np.uint32(1)) * np.uint32(_POLYNOMIAL)
     tables, first = np.empty((_MOST, 256), np.uint32), row
     for distance in range(_MOST):
         tables[distance] = row
-        row = row >> 8 ^ first[row & 0xFF]
+        row = row >> np.uint32(8) ^ first[row & np.uint32(0xFF)]
     return tables
 
 
