@@ -24,7 +24,7 @@ from rlgrad.make import is_simulated, make_one, make_training, score_to_solve, t
 from rlgrad.options import Options
 from rlgrad.overlapped import collect_in_halves
 from rlgrad.places import places
-from rlgrad.preflight import Work, check_memory, choose_device, observation_factors
+from rlgrad.preflight import Work, check_memory, choose_device, observation_factors, weights
 from rlgrad.rollout import Episodes, Rollout, collect
 from rlgrad.streams import Purpose, Streams, by_step, derive
 
@@ -79,12 +79,12 @@ class Trainer:
         self.length = limit if self.whole and limit is not None else c.num_steps
         one = make_one(card.id, card.kwargs, c.max_episode_steps)
         lanes = len(self.seeds) * c.num_envs
-        outputs = Actions(one.action_space).outputs
-        check_memory(c, flatdim(one.observation_space), outputs, lanes, self.length)
+        sizes = flatdim(one.observation_space), Actions(one.action_space).outputs
+        check_memory(c, *sizes, lanes, self.length)
         one.close()
         simulated = is_simulated(card, self.options.vec)
         iterations = -(-c.total_timesteps // (c.num_envs * self.length))
-        work = Work(iterations, self.length, lanes, not self.whole) if simulated else None
+        work = Work(iterations, self.length, lanes, weights(c, *sizes), simulated, self.whole)
         self.device, why = choose_device(self.options.device, work)
         self.where = f"{self.device} ({why})"
         self.vec, self.why_vec = choose_vec(card, lanes, c.max_episode_steps, self.options.vec)
