@@ -33,7 +33,7 @@ from typing import Any
 
 import torch
 from gpu_throughput import as_on_a_gpu, machine, wait
-from peers import Jax, Job, spread, take_turns
+from peers import Jax, Job, pin, spread, take_turns
 
 from rlgrad.captured.engine import Captured
 from rlgrad.cards import resolve
@@ -113,6 +113,7 @@ def main() -> None:
         raise SystemExit("gpu_seeds needs a CUDA device, and torch sees none; nothing is done")
     if device == "cpu":
         as_on_a_gpu()
+        pin()  # JAX has been seen to wait for ever on two cores
     os.environ.update(XLA_PYTHON_CLIENT_PREALLOCATE="false", JAX_PLATFORMS=device)
     peer = "jax" in arguments.peers and jax.has("purejaxrl")
     budget = ["--budget", str(arguments.peer_budget)] if arguments.peer_budget else []
