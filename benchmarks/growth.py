@@ -1,6 +1,6 @@
 """How the cost of an iteration grows: CPU-time and memory against seeds, lanes, steps and sizes.
 
-    python benchmarks/growth.py [--agents actor-critic,relax] [--repeats 5] [--spend 0.2]
+    python benchmarks/growth.py [--agents actor-critic,relax,relax-network] [--repeats 5]
 
 An iteration is a rollout and the update on it, on one core: of CartPole-v1, 1 seed x 8 environments
 x 32 steps with two hidden layers of 32, and one of these numbers changed at a time. Actions are
@@ -50,7 +50,7 @@ AXES = {  # field: (title, points)
     "num_envs": ("environments per seed", (8, 32, 128, 512, 2048)),
     "num_steps": ("steps of a rollout", (32, 128, 512, 2048)),
     "hidden": ("width of a hidden layer", (32, 64, 128, 256, 512)),
-    "actions": ("actions", (2, 8, 32, 128, 512)),
+    "actions": ("actions", (2, 4, 8, 16, 32, 64, 128)),
 }
 FIRST_SEED, FAR = 1000, 1 << 40
 LEAST_MIB = 4.0  # below, memory is the granularity of the allocator, and has no exponent
@@ -183,7 +183,7 @@ def logging(agent: str, seeds: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--agents", default="actor-critic,relax")
+    parser.add_argument("--agents", default="actor-critic,relax,relax-network")
     parser.add_argument("--axes", default=",".join(AXES))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--spend", type=float, default=0.2, help="CPU-seconds of a repeat")
