@@ -1,6 +1,6 @@
 """What an agent adds to the cost of stepping its environments: 16 of LunarLander-v3, one core.
 
-    python benchmarks/collecting.py [--repeats 15] [--hidden 64]
+    python benchmarks/collecting.py [--repeats 15] [--hidden 64] [--device cuda] [--vec async]
 
 Three things are timed in turn, over the same number of env steps, in CPU time of one process that
 is pinned to one core: bare stepping of Gymnasium's SyncVectorEnv by random actions drawn
@@ -9,6 +9,10 @@ training. Learning rates are so small that the policy stays as random as the bar
 a better lander's episodes, not the agent's cost, would be compared. Printed are medians of the
 repeats' ratios over bare stepping, with 95 % bootstrap intervals; 1.25 means that 25 % is added.
 Needs gymnasium[box2d].
+
+With ``--device cuda`` networks live on the GPU, seconds are of the wall clock and nothing is
+pinned; collecting and training come twice, as they are, with the policy choosing for half of the
+lanes while the others step, and "in turn" without that. ``--vec async`` steps in workers.
 """
 
 from __future__ import annotations
@@ -30,12 +34,15 @@ from rlgrad.trainer import Trainer
 ENVS, STEPS = 16, 32  # lanes; steps of a rollout
 
 
-def trainer(env_id: str, hidden: int, seed: int) -> Trainer:
+def trainer(arguments: argparse.Namespace, overlaps: bool | None = None) -> Trainer:
     """An actor-critic in training, with the card's own settings but for sizes and rates."""
+    hidden = arguments.hidden
     flags = {"num_envs": ENVS, "num_steps": STEPS, "hidden": (hidden, hidden)}
     flags |= {"learning_rate": 1e-12, "critic_learning_rate": 1e-12, "total_timesteps": 10**9}
-    card = resolve(env_id, "actor-critic", None, flags)
-    return Trainer(card, [seed], Options(vec="sync", device="cpu"))
+    card = resolve(arguments.env, "actor-critic", None, flags)
+    it = Trainer(card, [1000], Options(vec=arguments.vec, device=arguments.device))
+    it.overlaps = it.overlaps if overlaps is None else overlaps
+    return it
 
 
 def bare(env_id: str) -> Callable[[], None]:
@@ -65,12 +72,12 @@ def collecting(it: Trainer) -> Callable[[], None]:
     return run
 
 
-def seconds(run: Callable[[], object], rollouts: int) -> float:
-    """CPU-seconds of some rollouts: other processes on the core do not count."""
-    started = time.process_time()
+def seconds(run: Callable[[], object], rollouts: int, clock: Callable[[], float]) -> float:
+    """Of some rollouts, all of which are waited for: counting them asks the device."""
+    started = clock()
     for _ in range(rollouts):
         run()
-    return time.process_time() - started
+    return clock() - started
 
 
 def main() -> None:
@@ -79,21 +86,29 @@ def main() -> None:
     parser.add_argument("--rollouts", type=int, default=16, help="per timing")
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--env", default="LunarLander-v3")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--vec", default="sync", choices=["sync", "async"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):
+    # CPU-seconds, so that other processes on the core do not count; but nobody counts a GPU's.
+    plain = arguments.device == "cpu" and arguments.vec == "sync"
+    clock, unit = (time.process_time, "CPU-µs") if plain else (time.perf_counter, "µs")
+    if plain and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     runs = {
         "bare stepping": bare(arguments.env),
-        "collecting": collecting(trainer(arguments.env, arguments.hidden, 1000)),
-        "training": trainer(arguments.env, arguments.hidden, 1000).step,
+        "collecting": collecting(trainer(arguments)),
+        "training": trainer(arguments).step,
     }
+    if arguments.device == "cuda":
+        runs["collecting, in turn"] = collecting(trainer(arguments, overlaps=False))
+        runs["training, in turn"] = trainer(arguments, overlaps=False).step
     for run in runs.values():
-        seconds(run, 2)  # warm up
+        seconds(run, 2, clock)  # warm up
     found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(arguments.repeats):
         for name, run in runs.items():
-            found[name].append(seconds(run, arguments.rollouts))
+            found[name].append(seconds(run, arguments.rollouts, clock))
     steps, rng = ENVS * STEPS * arguments.rollouts, np.random.default_rng(0)
     print(f"{arguments.env}, {ENVS} environments, policy {arguments.hidden}x{arguments.hidden}")
     for name, times in found.items():
@@ -102,7 +117,7 @@ def main() -> None:
         low, high = np.quantile(medians, [0.025, 0.975])
         each = 1e6 * np.median(times) / steps
         interval = f"{np.median(pairs):5.2f} [{low:.2f}, {high:.2f}]"
-        print(f"  {name:14s} {each:7.1f} CPU-µs a step  {interval}")
+        print(f"  {name:20s} {each:7.1f} {unit} a step  {interval}")
 
 
 if __name__ == "__main__":

@@ -57,6 +57,12 @@ def started(mode: str, agent: str, lanes: int, device: str) -> tuple[Callable[[]
     return Captured(it, recorded=device == "cuda").step, it
 
 
+def as_on_a_gpu() -> None:
+    """Take the lines that a GPU takes also on the CPU: to try them, not for figures of use."""
+    arrays.numpy_on_cpu = TorchVectorEnv.numpy_on_cpu = False
+    torch.set_num_threads(1)
+
+
 def wait(device: str) -> None:
     """Until the device has done all that was asked."""
     if device == "cuda":
@@ -159,9 +165,8 @@ def main() -> None:
     device = "cpu" if arguments.smoke else "cuda"
     if not arguments.smoke and not torch.cuda.is_available():
         raise SystemExit("gpu_throughput needs a CUDA device, and torch sees none; nothing is done")
-    if arguments.smoke:  # the lines that a GPU takes
-        arrays.numpy_on_cpu = TorchVectorEnv.numpy_on_cpu = False
-        torch.set_num_threads(1)
+    if arguments.smoke:
+        as_on_a_gpu()
     torch.backends.cuda.matmul.allow_tf32 = arguments.tf32
     rows: list[dict[str, Any]] = []
     for agent in arguments.agents.split(","):

@@ -50,7 +50,6 @@ PUREJAXRL = {
     "LR": 2.5e-4,
     "NUM_ENVS": 4,
     "NUM_STEPS": 128,
-    "TOTAL_TIMESTEPS": MOST,
     "UPDATE_EPOCHS": 4,
     "NUM_MINIBATCHES": 4,
     "GAMMA": 0.99,
@@ -157,7 +156,7 @@ def first_solved(info: dict[str, Any], score: float) -> int | None:
 
 
 def purejaxrl(
-    path: str, score: float, keys: Any, many: bool, compiling: Spent, training: Spent
+    path: str, budget: int, score: float, keys: Any, many: bool, compiling: Spent, training: Spent
 ) -> tuple[list[Any], float]:
     """Env steps at which each seed was solved, and the share of the run that came after."""
     for name in ("brax", "brax.envs", "brax.envs.wrappers", "brax.envs.wrappers.training", "navix"):
@@ -168,7 +167,7 @@ def purejaxrl(
     sys.path.insert(0, f"{path}/purejaxrl")
     from ppo import make_train
 
-    config = dict(PUREJAXRL)
+    config = {**PUREJAXRL, "TOTAL_TIMESTEPS": budget}
     with compiling.counting():
         train = compiled(make_train(config), keys, many)
     with training.counting():
@@ -186,6 +185,8 @@ def main() -> None:
     parser.add_argument("score", type=float)
     parser.add_argument("--seeds", default="100")
     parser.add_argument("--purejaxrl", default="", help="a checkout of luchris429/purejaxrl")
+    text = "env steps of PureJaxRL's run, over which its learning rate falls"
+    parser.add_argument("--budget", type=int, default=MOST, help=text)
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     many = len(seeds) > 1
@@ -194,10 +195,11 @@ def main() -> None:
     if arguments.peer == "rejax":
         steps = rejax(arguments.score, keys, many, compiling, training)
     else:
-        found = purejaxrl(arguments.purejaxrl, arguments.score, keys, many, compiling, training)
-        steps, share = found
+        where = arguments.purejaxrl, arguments.budget
+        steps, share = purejaxrl(*where, arguments.score, keys, many, compiling, training)
     cpu, wall = training.cpu * (1 - share), training.wall * (1 - share)
-    told = {"steps": steps, "training": cpu, "training_wall": wall, "compiling": compiling.cpu}
+    told = {"steps": steps, "training": cpu, "training_wall": wall}
+    told |= {"compiling": compiling.cpu, "compiling_wall": compiling.wall}
     unused = {"unused": training.cpu - cpu, "unused_wall": training.wall - wall}
     print(json.dumps({**told, **unused}))
 

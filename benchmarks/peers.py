@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).parent
+JAX_NEEDS = {"rejax": "rejax", "purejaxrl": "jax, flax, optax, distrax, gymnax"}
 SOLVED_AT = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0}
 
 
@@ -42,6 +43,8 @@ class Job:
     """Seconds of the same."""
     compiling: float = 0.0
     """CPU-seconds of compiling."""
+    compiling_wall: float = 0.0
+    """Seconds of the same, or of what else comes between imports and training."""
 
 
 def pin() -> None:
@@ -124,8 +127,8 @@ def peer(command: Sequence[str]) -> Job:
     job, said = run(command)
     told = json.loads(said.splitlines()[-1])
     seen = job.wall - told["unused_wall"], job.cpu - told["unused"], job.memory
-    spent = told["training"], told["training_wall"], told["compiling"]
-    return Job(*seen, tuple(told["steps"]), *spent)
+    names = "training", "training_wall", "compiling", "compiling_wall"
+    return Job(*seen, tuple(told["steps"]), *(told.get(name, 0.0) for name in names))
 
 
 def sb3(env: str, algorithm: str, seed: int) -> Job:
@@ -153,23 +156,28 @@ class Jax:
         """What the flags say."""
         return cls(arguments.jax_python, arguments.purejaxrl)
 
+    def has(self, name: str) -> bool:
+        """Whether a peer is here; says in a line why not."""
+        why = ""
+        done = subprocess.run([self.python, "-c", f"import {JAX_NEEDS[name]}"], capture_output=True)
+        if done.returncode:
+            why = f"{self.python} cannot import all of {JAX_NEEDS[name]}; install rlgrad[bench], "
+            why += "or name another Python by --jax-python"
+        elif name == "purejaxrl" and not Path(str(self.purejaxrl), "purejaxrl/ppo.py").exists():
+            why = "name a checkout of luchris429/purejaxrl by --purejaxrl"
+        if why:
+            print(f"{name} is left out: {why}")
+        return not why
+
     def names(self) -> list[str]:
         """Those that are here; says of the others why not."""
-        found = []
-        if subprocess.run([self.python, "-c", "import rejax"], capture_output=True).returncode:
-            print(f"rejax and PureJaxRL are left out: {self.python} cannot import rejax; install")
-            print("rlgrad[bench], or name another Python by --jax-python")
-            return found
-        if self.purejaxrl is None or not (Path(self.purejaxrl) / "purejaxrl/ppo.py").exists():
-            print("PureJaxRL is left out: name a checkout of luchris429/purejaxrl by --purejaxrl")
-            return ["rejax"]
-        return ["rejax", "purejaxrl"]
+        return [name for name in JAX_NEEDS if self.has(name)]
 
-    def job(self, name: str, seeds: Sequence[int]) -> Job:
+    def job(self, name: str, seeds: Sequence[int], *flags: str) -> Job:
         """One of them until all seeds are solved; several seeds are vmapped."""
         command = [self.python, str(HERE / "peer_jax.py"), name, str(SOLVED_AT["CartPole-v1"])]
         command += ["--seeds", ",".join(map(str, seeds))]
-        return peer([*command, "--purejaxrl", str(self.purejaxrl)])
+        return peer([*command, "--purejaxrl", str(self.purejaxrl), *flags])
 
 
 def take_turns(

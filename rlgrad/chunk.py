@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
 from rlgrad.errors import UsageError, shown
 from rlgrad.hanging import WATCH, HangingError
@@ -83,24 +84,34 @@ class Chunk:
             self.rows.time[i] = env.time
             self.rows.seed[i] = UNSEEDED if env.given is None else env.given
 
-    def step(self) -> None:
-        """Act in all lanes; one whose episode ends begins the next."""
+    def step(self, lanes: NDArray[np.int64] | None = None) -> None:
+        """Act in all lanes, or in some; one whose episode ends begins the next."""
         rows, shape, dtype = self.rows, self._shape, self._dtype
-        at, observation = rows.at, rows.observation
-        rewards: list[Any] = [0.0] * len(self.envs)
-        rows.time[:] += 1
-        rows.terminated[:] = rows.truncated[:] = False
-        actions = rows.action.copy()  # an environment may keep its own
+        at, observation, envs = rows.at, rows.observation, self.envs
+        which: Any = slice(None) if lanes is None else lanes
+        numbers = range(len(envs)) if lanes is None else lanes.tolist()
+        rewards: list[Any] = []
+        rows.time[which] += 1
+        rows.terminated[which] = rows.truncated[which] = False
+        actions = rows.action[which].copy()  # an environment may keep its own
         with self._guarded():
-            for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
+            for i, action in zip(numbers, actions, strict=True):
                 at[0] = i
-                x, rewards[i], over, cut, _ = env.step(action)
+                x, reward, over, cut, _ = envs[i].step(action)
+                rewards.append(reward)
                 if type(x) is not np.ndarray or x.shape != shape or x.dtype is not dtype:
                     x = self._converted(x)
                 observation[i] = x
                 if over is not False or cut is not False:
                     self._end(i, over, cut)
-            rows.reward[:] = rewards
+            rows.reward[which] = rewards
+
+    def begin(self, lanes: NDArray[np.int64]) -> None:
+        """Act in some lanes, now: there is nobody else to do it meanwhile."""
+        self.step(lanes)
+
+    def finish(self) -> None:
+        """Nothing is under way after ``begin``."""
 
     def _end(self, i: int, over: Any, cut: Any) -> None:
         """Take in flags that are not both False, and begin the lane's next episode if one is."""

@@ -19,7 +19,7 @@ from rlgrad.workers import Workers
 
 
 class Advance(NamedTuple):
-    """One step of all lanes, in arrays of its own."""
+    """One step of all L lanes, or of some, in arrays of its own."""
 
     observation: NDArray[Any]
     """``[L, *shape]``, of the next episode where one has ended."""
@@ -81,6 +81,11 @@ class ChunkedVectorEnv(VectorEnv[Any, Any, Any]):
         """That worker processes have spent; this process's own are not in it."""
         return self.crew.cpu_seconds() if isinstance(self.crew, Workers) else 0.0
 
+    @property
+    def has_workers(self) -> bool:
+        """Whether other processes step the environments."""
+        return isinstance(self.crew, Workers)
+
     def _play(self, name: str, *arguments: Any) -> Any:
         """Have the crew do something; where an environment fails, all are closed."""
         if self.closed:
@@ -114,12 +119,32 @@ class ChunkedVectorEnv(VectorEnv[Any, Any, Any]):
         Args:
             actions: ``[L, *shape]``, as the environments take them.
         """
-        rows = self.rows
-        rows.action[:] = actions
+        self.rows.action[:] = actions
         self._play("step")
-        terminated, truncated = rows.terminated.copy(), rows.truncated.copy()
-        final = rows.final.copy() if (terminated | truncated).any() else None
-        return Advance(rows.observation.copy(), final, rows.reward.copy(), terminated, truncated)
+        return self._advanced(slice(None))
+
+    def begin(self, actions: Any, lanes: NDArray[np.int64]) -> None:
+        """Set some lanes going: workers step them while this process goes on.
+
+        Args:
+            actions: ``[n, *shape]``, as the environments take them.
+            lanes: ``[n]`` their numbers, ascending; none of them is under way.
+        """
+        self.rows.action[lanes] = actions
+        self._play("begin", lanes)
+
+    def finish(self, lanes: NDArray[np.int64]) -> Advance:
+        """Wait for the lanes that were begun first among those still under way."""
+        self._play("finish")
+        return self._advanced(lanes)
+
+    def _advanced(self, lanes: Any) -> Advance:
+        """What came of a step of some lanes."""
+        rows = self.rows
+        terminated, truncated = rows.terminated[lanes].copy(), rows.truncated[lanes].copy()
+        final = rows.final[lanes].copy() if (terminated | truncated).any() else None
+        x, reward = rows.observation[lanes].copy(), rows.reward[lanes].copy()
+        return Advance(x, final, reward, terminated, truncated)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """One step in every lane; see ``gymnasium.vector.VectorEnv.step``."""

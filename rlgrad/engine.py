@@ -23,6 +23,11 @@ def diverged(steps: int) -> str:
     )
 
 
+def listed(numbers: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    """Numbers ``[S]`` by tag, fetched once: seed by seed each would be waited for by itself."""
+    return {tag: x.tolist() for tag, x in numbers.items()}
+
+
 @dataclass
 class Outcome:
     """Where a seed stands, and how it ended."""

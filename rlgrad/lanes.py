@@ -7,7 +7,7 @@ and says which rows are transitions at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from numpy.typing import NDArray
 
 from rlgrad.actions import Actions
-from rlgrad.chunked import ChunkedVectorEnv
+from rlgrad.chunked import Advance, ChunkedVectorEnv
 from rlgrad.errors import UsageError
 from rlgrad.output import write_whole
 from rlgrad.pooled import PooledVectorEnv
@@ -111,11 +111,7 @@ class Lanes:
         batched = SyncVectorEnv, AsyncVectorEnv, PooledVectorEnv
         many = self.simulator or self.chunked or isinstance(self.env, batched)
         seed: Any = list(seeds) if many else seeds[0] & 0x7FFFFFFF
-        try:
-            observation, _ = self.env.reset(seed=seed)
-        except LaneError as error:
-            self._tell(error)
-            raise
+        observation, _ = self._played(self.env.reset, seed=seed)
         self._ended = None
         return observation.flatten(1) if self.xp is torch else self._features(observation)
 
@@ -134,7 +130,7 @@ class Lanes:
             return Step(x, final, reward, terminated, truncated, None)
         outside = self.actions.outside(action)
         if self.chunked is not None:
-            return self._advance(self.chunked, outside)
+            return self._step(self._played(self.chunked.advance, outside))
         observation, reward, terminated, truncated, info = self.env.step(outside)
         x, reward = self._features(observation), np.asarray(reward, dtype=np.float32)
         terminated, truncated = np.asarray(terminated, bool), np.asarray(truncated, bool)
@@ -158,18 +154,33 @@ class Lanes:
             None,
         )
 
-    def _tell(self, error: LaneError) -> None:
-        """Put an error of lanes into the words of their seeds."""
-        error.seeds, error.role = self.seeds, self.role
-        error.each = self.count // max(len(self.seeds), 1)
+    def begin(self, action: Any, lanes: NDArray[np.int64]) -> None:
+        """Set some lanes of a chunked environment going; see ``ChunkedVectorEnv.begin``.
 
-    def _advance(self, env: ChunkedVectorEnv, action: Any) -> Step:
-        """One step of Gymnasium's environments as this package steps them."""
+        Args:
+            action: ``[n, D]`` int64, counted from 0.
+            lanes: ``[n]`` their numbers, ascending.
+        """
+        assert self.chunked is not None
+        self._played(self.chunked.begin, self.actions.outside(action), lanes)
+
+    def finish(self, lanes: NDArray[np.int64]) -> Step:
+        """What came of the lanes that were begun first among those still under way."""
+        assert self.chunked is not None
+        return self._step(self._played(self.chunked.finish, lanes))
+
+    def _played(self, play: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What the environment answers; an error of lanes is put into the words of their seeds."""
         try:
-            observation, last, reward, terminated, truncated = env.advance(action)
+            return play(*args, **kwargs)
         except LaneError as error:
-            self._tell(error)
+            error.seeds, error.role = self.seeds, self.role
+            error.each = self.count // max(len(self.seeds), 1)
             raise
+
+    def _step(self, advance: Advance) -> Step:
+        """A step of Gymnasium's environments as this package steps them."""
+        observation, last, reward, terminated, truncated = advance
         x, reward = self._features(observation), reward.astype(np.float32)
         if last is None:
             return Step(x, x, reward, terminated, truncated, None)

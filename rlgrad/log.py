@@ -18,8 +18,8 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.hparams import plugin_data_pb2
-from tensorboard.summary.writer.record_writer import RecordWriter
 
+from rlgrad.framing import Frames
 from rlgrad.reading import read_rows
 
 _HPARAMS = "_hparams_/session_start_info"
@@ -41,7 +41,7 @@ class EventFile:
         stamp = max(int(time.time()), *(int(each) + 1 for each in stamps if each.isdecimal()), 0)
         name = f"events.out.tfevents.{stamp}.{socket.gethostname()}.{os.getpid()}"
         self._file = (folder / name).open("xb")
-        self._records = RecordWriter(self._file)
+        self._records = Frames(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         if since is not None:
             start = SessionLog(status=SessionLog.START)

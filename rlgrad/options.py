@@ -40,7 +40,7 @@ class Options:
     keep_last: int = 0
     """Newest checkpoints that are kept; 0: three, or all where save-freq is given."""
     log_freq: int = 0
-    """Env steps per seed between logged points; 0: a fiftieth of the run."""
+    """Env steps per seed between logged points; 0: a twenty-fifth of the run."""
     quiet: bool = False
     """Show no progress."""
 

@@ -18,24 +18,30 @@ from rlgrad.reading import installed_memory
 
 
 class Work(NamedTuple):
-    """A training on a simulator, as far as its device matters."""
+    """A training, as far as its device matters."""
 
     iterations: int
     steps: int
     """T of a rollout."""
     lanes: int
     """L, all seeds together."""
-    captured: bool
-    """Whether a GPU can replay an iteration as one CUDA graph."""
+    weights: int
+    """Of one network."""
+    simulated: bool = True
+    """Whether a simulator steps; else the environment does so on the CPU, whatever the device."""
+    whole: bool = False
+    """Whether episodes are whole."""
 
     def seconds(self) -> tuple[float, float]:
-        """(CPU, GPU) seconds by a rough model of a 64 x 64 policy; the GPU's is not measured.
+        """(CPU, GPU) seconds by a rough model, of which the GPU's part is not measured.
 
         A step costs its dispatch, whatever the lanes, and each lane's arithmetic; a GPU must also
-        be started, and its program recorded.
+        be started. An environment on the CPU takes as long with either, and is left out.
         """
-        steps, dispatch = self.iterations * self.steps, 2e-4 if self.captured else 7e-4
-        return steps * (1.6e-4 + self.lanes * 3e-6), 5.0 + steps * (dispatch + self.lanes * 2e-8)
+        captured = self.simulated and not self.whole  # as one CUDA graph
+        steps, dispatch = self.iterations * self.steps, 2e-4 if captured else 7e-4
+        here, there = 1e-6 + self.weights * 4.5e-10, 1e-8 + self.weights * 2e-12
+        return steps * (1.6e-4 + self.lanes * here), 5.0 + steps * (dispatch + self.lanes * there)
 
 
 def choose_device(wanted: str, work: Work | None) -> tuple[torch.device, str]:
@@ -43,7 +49,7 @@ def choose_device(wanted: str, work: Work | None) -> tuple[torch.device, str]:
 
     Args:
         wanted: "auto", or a device.
-        work: on a simulator; None: the environment steps on the CPU.
+        work: None: of a peer, which is never sent to a GPU unasked.
 
     Raises:
         UsageError: for cuda where there is none.
@@ -56,12 +62,17 @@ def choose_device(wanted: str, work: Work | None) -> tuple[torch.device, str]:
     if not available:
         return torch.device("cpu"), "no CUDA device"
     if work is None:
-        return torch.device("cpu"), "the environment steps on the CPU"
+        return torch.device("cpu"), "peers train there unless asked otherwise"
     cpu, gpu = work.seconds()
     name, least, most = ("cuda", gpu, cpu) if gpu < cpu else ("cpu", cpu, gpu)
     other = "the CPU" if name == "cuda" else "the GPU"
     why = f"about {least:,.0f} s there and {most:,.0f} s on {other} by a model, not measured"
-    return torch.device(name), why
+    return torch.device(name), why if work.simulated else f"{why}, beside stepping"
+
+
+def weights(config: Config, features: int, outputs: int) -> int:
+    """Of a network of the config's width between so many numbers."""
+    return sum(a * b for a, b in pairwise([features, *config.hidden, outputs]))
 
 
 def check_memory(config: Config, features: int, actions: int, lanes: int, steps: int) -> None:
@@ -78,7 +89,7 @@ def check_memory(config: Config, features: int, actions: int, lanes: int, steps:
         UsageError: with the size that was asked for.
     """
     widths = [features, *config.hidden, actions]
-    parameters = sum(a * b for a, b in pairwise(widths)) * lanes // config.num_envs
+    parameters = weights(config, features, actions) * lanes // config.num_envs
     rows = lanes * steps * (2 * features + 3 * actions + 2 * sum(widths))
     needed = 4 * (15 * parameters + rows)  # value, gradient, two moments, kept copy; 3 networks
     installed = installed_memory()

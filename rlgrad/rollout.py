@@ -1,4 +1,4 @@
-"""The only code that steps an environment for training."""
+"""The only code that steps an environment for training; ``overlapped`` does so in two halves."""
 
 from __future__ import annotations
 
@@ -42,32 +42,59 @@ Policy = Callable[[Any], Any]
 """Observations ``[S, N, F]`` -> logits ``[S, N, D, A]``, arrays of the lanes' library."""
 
 
-class _Store:
+class Store:
     """Rows of T steps, written one by one; rows that are never written are zero and do not count.
 
     Args:
         xp: numpy or torch.
-        steps: T.
-        lanes: L, seed by seed.
+        gumbel: ``[S, T, N, D, A]``, the noise that draws the actions.
         F: features.
-        D: factors of an action.
-        where: keyword arguments for the library's constructors.
     """
 
-    def __init__(self, xp: Any, steps: int, lanes: int, F: int, D: int, **where: Any) -> None:
-        shape = steps, lanes  # time first, so that a step is written in one piece
+    def __init__(self, xp: Any, gumbel: Float[Tensor, "S T N D A"], F: int) -> None:
+        S, T, N, D, _ = gumbel.shape
+        self.xp, self.gumbel = xp, gumbel
+        where = {"device": gumbel.device} if xp is torch else {}
+        shape = T, S * N  # time first, so that a step is written in one piece
         self.observation = xp.zeros((*shape, F), dtype=xp.float32, **where)
         self.final = xp.zeros((*shape, F), dtype=xp.float32, **where)
         self.action = xp.zeros((*shape, D), dtype=xp.int64, **where)
         self.reward = xp.zeros(shape, dtype=xp.float32, **where)
         self.terminated, self.truncated, self.valid = xp.zeros((3, *shape), dtype=xp.bool, **where)
 
-    def write(self, t: int, observation: Any, action: Any, step: Step, counts: Any) -> None:
-        """Row t: what was seen and done, what came of it ``[L, ...]``, which lanes count."""
-        self.observation[t], self.action[t] = observation, action
-        self.final[t], self.reward[t] = step.final, step.reward
-        self.terminated[t], self.truncated[t] = step.terminated, step.truncated
-        self.valid[t] = counts
+    def write(self, at: Any, observation: Any, action: Any, step: Step, counts: Any) -> None:
+        """What was seen and done at a time, what came of it ``[L, ...]``, which lanes count.
+
+        ``at`` is the time, or (time, lanes) where some lanes alone are written.
+        """
+        self.observation[at], self.action[at] = observation, action
+        self.final[at], self.reward[at] = step.final, step.reward
+        self.terminated[at], self.truncated[at] = step.terminated, step.truncated
+        self.valid[at] = counts
+
+    def _seed_first(self, x: Any) -> Tensor:
+        """Rows ``[T, L, ...]`` as ``[S, T, N, ...]`` on the noise's device."""
+        S, T, N = self.gumbel.shape[:3]
+        rows = x.reshape(T, S, N, *x.shape[2:]).swapaxes(0, 1)
+        if self.xp is torch:
+            return rows.contiguous()
+        return torch.from_numpy(np.ascontiguousarray(rows)).to(self.gumbel.device)
+
+    def rollout(self, observation: Any) -> Rollout:
+        """All rows, and the observation ``[L, F]`` after the last."""
+        S, _, N = self.gumbel.shape[:3]
+        return Rollout(
+            self._seed_first(self.observation),
+            torch.as_tensor(observation, device=self.gumbel.device).reshape(S, N, -1).clone(),
+            # On a GPU without asking: a question would wait for all that was asked before.
+            self._seed_first(self.final) if self.xp is torch or self.truncated.any() else None,
+            self._seed_first(self.action),
+            self.gumbel,
+            self._seed_first(self.reward),
+            self._seed_first(self.terminated),
+            self._seed_first(self.truncated),
+            self._seed_first(self.valid),
+        )
 
 
 @torch.no_grad()
@@ -95,7 +122,7 @@ def collect(
     xp, L = lanes.xp, S * N
     where = {"device": gumbel.device} if xp is torch else {}
     noise = (gumbel if xp is torch else gumbel.cpu().numpy()).swapaxes(0, 1)
-    store = _Store(xp, T, L, lanes.features, D, **where)
+    store = Store(xp, gumbel, lanes.features)
     everything = xp.ones(L, dtype=xp.bool, **where)
     for t in range(T):
         choice = policy(observation.reshape(S, N, -1)) + noise[t]
@@ -108,26 +135,7 @@ def collect(
             alive = alive & ~(step.terminated | step.truncated)
             if not alive.any():
                 break
-
-    def seed_first(x: Any) -> Tensor:
-        rows = x.reshape(T, S, N, *x.shape[2:]).swapaxes(0, 1)
-        if xp is torch:
-            return rows.contiguous()
-        return torch.from_numpy(np.ascontiguousarray(rows)).to(gumbel.device)
-
-    rollout = Rollout(
-        seed_first(store.observation),
-        torch.as_tensor(observation, device=gumbel.device).reshape(S, N, -1).clone(),
-        # On a GPU without asking: a question would wait for all that was asked before.
-        seed_first(store.final) if xp is torch or store.truncated.any() else None,
-        seed_first(store.action),
-        gumbel,
-        seed_first(store.reward),
-        seed_first(store.terminated),
-        seed_first(store.truncated),
-        seed_first(store.valid),
-    )
-    return rollout, observation
+    return store.rollout(observation), observation
 
 
 class Episodes:

@@ -24,6 +24,8 @@ from rlgrad.saving import Saver, Standing
 from rlgrad.signals import Signals
 from rlgrad.store import Run
 
+POINTS = 25
+"""Logged points of a run by default: few enough for metrics to stay a small part of its cost."""
 Start = tuple[Standing, Path | None]
 """What another process left: its standing, and the checkpoint; None: it wrote none."""
 
@@ -51,7 +53,7 @@ class Session:
     ) -> None:
         self.trainer, self.run, self.display, self.options = trainer, run, display, options
         self.total = run.config.total_timesteps
-        self.log_freq = options.log_freq or max(1, self.total // 50)
+        self.log_freq = options.log_freq or max(1, self.total // POINTS)
         card = (run.path / "card.toml").read_text("utf-8")
         settings = hyperparameters(run.config, run.peer)
         self.standing = Standing(evaluated=[-1] * len(run.seeds)) if start is None else start[0]

@@ -14,22 +14,17 @@ from rlgrad.actions import Actions
 from rlgrad.cards import Resolved
 from rlgrad.choosing import choose_vec
 from rlgrad.clock import Clock, Seconds
-from rlgrad.engine import Outcome, Watch
+from rlgrad.engine import Outcome, Watch, listed
 from rlgrad.errors import UsageError
 from rlgrad.faults import why_failed
 from rlgrad.lanes import Lanes
 from rlgrad.last_good import LastGood
 from rlgrad.learner import Learner
-from rlgrad.make import (
-    is_simulated,
-    make_one,
-    make_training,
-    score_to_solve,
-    time_limit,
-)
+from rlgrad.make import is_simulated, make_one, make_training, score_to_solve, time_limit
 from rlgrad.options import Options
+from rlgrad.overlapped import collect_in_halves
 from rlgrad.places import places
-from rlgrad.preflight import Work, check_memory, choose_device, observation_factors
+from rlgrad.preflight import Work, check_memory, choose_device, observation_factors, weights
 from rlgrad.rollout import Episodes, Rollout, collect
 from rlgrad.streams import Purpose, Streams, by_step, derive
 
@@ -69,7 +64,7 @@ class Trainer:
         self.outcomes = [Outcome(seed) for seed in self.seeds]
         self.iteration = 0
         self.observation: Any = None
-        self.measured: dict[str, Tensor] = {}
+        self.measured: dict[str, list[float]] = {}
         self.notes = self._notes()
         self.kept = LastGood(self.learner.state_dict().values())
 
@@ -85,17 +80,20 @@ class Trainer:
         self.length = limit if self.whole and limit is not None else c.num_steps
         one = make_one(card.id, card.kwargs, c.max_episode_steps)
         lanes = len(self.seeds) * c.num_envs
-        outputs = Actions(one.action_space).outputs
-        check_memory(c, flatdim(one.observation_space), outputs, lanes, self.length)
+        sizes = flatdim(one.observation_space), Actions(one.action_space).outputs
+        check_memory(c, *sizes, lanes, self.length)
         one.close()
         simulated = is_simulated(card, self.options.vec)
         iterations = -(-c.total_timesteps // (c.num_envs * self.length))
-        work = Work(iterations, self.length, lanes, not self.whole) if simulated else None
+        work = Work(iterations, self.length, lanes, weights(c, *sizes), simulated, self.whole)
         self.device, why = choose_device(self.options.device, work)
         self.where = f"{self.device} ({why})"
         self.vec, self.why_vec = choose_vec(card, lanes, c.max_episode_steps, self.options.vec)
         env = make_training(card, lanes, c.max_episode_steps, self.device, self.vec)
         self.lanes = Lanes(env, self.seeds)
+        chunked, halves = self.lanes.chunked is not None, c.num_envs > 1
+        self.overlaps = self.device.type == "cuda" and chunked and halves
+        """Whether the policy chooses for half of the lanes while the others step."""
 
     def _notes(self) -> list[str]:
         """What the user should hear about how flags are taken."""
@@ -104,6 +102,8 @@ class Trainer:
             notes.append(f"env-kwargs rule out {card.simulator}: training on Gymnasium's {card.id}")
         if not self.learner.estimator.traits.unbiased:
             notes.append(f"{self.config.estimator} is biased: its mean is not the policy gradient")
+        if self.overlaps:
+            notes.append("the GPU chooses for half of the environments while the others step")
         if self.whole:
             return [*notes, "-n is reached by whole episodes, so a seed ends a little later"]
         batch, total = self.config.num_envs * self.length, self.config.total_timesteps
@@ -130,7 +130,8 @@ class Trainer:
             alive = np.repeat(self.active, N)
             if self.lanes.xp is torch:
                 alive = torch.as_tensor(alive, device=self.device)
-        return collect(self.lanes, self.learner.actor(), observation, gumbel, alive)
+        gather = collect_in_halves if self.overlaps else collect
+        return gather(self.lanes, self.learner.actor(), observation, gumbel, alive)
 
     def lane_seeds(self, iteration: int) -> list[int]:
         """Of all lanes, seed by seed, for a reset of all."""
@@ -208,7 +209,7 @@ class Trainer:
         while any(self.active) and not watch.stopped:
             # Whole episodes differ in length, so then every update is measured.
             measure = self.whole or watch.wants(self.config.num_envs * self.length)
-            self.measured = self.step(measure)
+            self.measured = listed(self.step(measure))
             watch.after()
 
     def numbers(self, i: int) -> dict[str, float]:
@@ -216,7 +217,7 @@ class Trainer:
         return {
             "train/learning_rate": self.learning_rate(self.outcomes[i].steps),
             "train/n_updates": float(self.iteration),
-            **{tag: float(x[i]) for tag, x in self.measured.items()},
+            **{tag: each[i] for tag, each in self.measured.items()},
         }
 
     def seconds(self, i: int | None = None) -> Seconds:

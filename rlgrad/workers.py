@@ -12,11 +12,12 @@ import time
 import traceback
 from collections.abc import Sequence
 from itertools import pairwise
-from multiprocessing import connection
+from multiprocessing import connection, util
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlgrad.chunk import Chunk
 from rlgrad.errors import UsageError
@@ -96,6 +97,12 @@ def _work(
             chunk.close()
 
 
+def _kill(processes: Sequence[Any]) -> None:
+    """End processes at once."""
+    for process in processes:
+        process.kill()
+
+
 class Workers:
     """Processes that step a chunk of the environments each; takes what a ``Chunk`` takes.
 
@@ -123,6 +130,8 @@ class Workers:
         self._spent = context.RawArray("d", count)
         self._pipes: list[Connection] = []
         self.processes: list[Any] = []
+        # A program that ends without closing them would wait for them: they ignore SIGTERM.
+        util.Finalize(self, _kill, (self.processes,), exitpriority=1)
         for i, part in enumerate(self._parts):
             here, there = context.Pipe()
             others = [*self._pipes, here] if context.get_start_method() == "fork" else []
@@ -146,6 +155,15 @@ class Workers:
         """That all workers together have spent up to their last answers."""
         return sum(self._spent)
 
+    def begin(self, lanes: NDArray[np.int64]) -> None:
+        """Have some lanes act, in ascending order, without waiting for them."""
+        edges = [(part, *np.searchsorted(lanes, (part.start, part.stop))) for part in self._parts]
+        self._send([("step", lanes[a:b] - part.start) for part, a, b in edges])
+
+    def finish(self) -> None:
+        """Wait for the earliest ``begin`` that is still under way."""
+        self._wait(self._patience)
+
     def call(self, name: str, *args: Any) -> list[Any]:
         """Call a method of every environment."""
         answers = self._tell([("call", name, *args)] * len(self._parts))
@@ -157,14 +175,19 @@ class Workers:
 
     def _tell(self, messages: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send every worker its message, and wait for all answers."""
+        self._send(messages)
+        return self._wait(self._patience)
+
+    def _send(self, messages: Sequence[tuple[Any, ...]]) -> None:
+        """Send every worker its message."""
         for i, (pipe, message) in enumerate(zip(self._pipes, messages, strict=True)):
             try:
                 pipe.send(message)
             except OSError:
                 self._lose(i, self._death(i))
-        return self._wait(self._patience)
 
     def _wait(self, seconds: float) -> list[Any]:
+        """One answer of every worker."""
         answers = []
         for i, pipe in enumerate(self._pipes):
             try:

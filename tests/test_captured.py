@@ -340,7 +340,7 @@ def test_why_an_iteration_cannot_be_captured():
 
 def test_the_faster_device_is_chosen_and_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    one, many = Work(390, 32, 8, True), Work(390, 32, 4096, True)
+    one, many = Work(390, 32, 8, 4480), Work(390, 32, 4096, 4480)
     device, why = choose_device("auto", one)
     assert (device.type, why) == (
         "cpu",
@@ -349,7 +349,12 @@ def test_the_faster_device_is_chosen_and_said(monkeypatch):
     device, why = choose_device("auto", many)
     assert device.type == "cuda"
     assert why.endswith("s on the CPU by a model, not measured")
-    assert choose_device("auto", None) == (torch.device("cpu"), "the environment steps on the CPU")
+    assert choose_device("auto", None)[0].type == "cpu"
     assert choose_device("cuda", one) == (torch.device("cuda"), "as asked")
-    # Whole episodes are not captured: what is asked of a GPU step by step takes longer there.
-    assert choose_device("auto", Work(390, 500, 64, False))[0].type == "cpu"
+    # Neither whole episodes nor environments on the CPU are captured: what is asked of a GPU step
+    # by step takes longer there, unless the networks are wide.
+    assert choose_device("auto", Work(390, 500, 64, 4480, whole=True))[0].type == "cpu"
+    assert choose_device("auto", Work(390, 32, 16, 4480, simulated=False))[0].type == "cpu"
+    device, why = choose_device("auto", Work(390, 32, 256, 1 << 20, simulated=False))
+    assert device.type == "cuda"
+    assert why.endswith("s on the CPU by a model, not measured, beside stepping")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import random
+
 import pytest
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard_server import serving
 
+from rlgrad.framing import Frames
 from rlgrad.log import EventFile
 
 # One pixel, 1 x 1, red.
@@ -12,6 +17,15 @@ PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
     "0000000c49444154789c63f8cfc0000003010100c9fe92ef0000000049454e44ae426082"
 )
+
+
+@pytest.mark.parametrize("length", [*range(20), 255, 256, 257, 258, 259, 260, 700, 3000])
+def test_records_are_framed_as_tensorboard_frames_them(length):
+    ours, theirs, data = io.BytesIO(), io.BytesIO(), random.Random(length).randbytes(length)
+    Frames(ours).write(data)
+    RecordWriter(theirs).write(data)
+    assert ours.getvalue() == theirs.getvalue()
+    assert Frames(ours).checksum(b"123456789") == 0xE3069283  # the published check value
 
 
 @pytest.mark.slow

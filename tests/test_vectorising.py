@@ -337,6 +337,20 @@ def test_workers_die_with_a_killed_parent(busy):
     assert not any(map(running, pids))
 
 
+def test_a_program_may_end_without_closing_its_workers():
+    lines = [
+        "import functools, gymnasium",
+        "from rlgrad.chunked import ChunkedVectorEnv",
+        "env = ChunkedVectorEnv([functools.partial(gymnasium.make, 'CartPole-v1')] * 4, 2)",
+        "print(*(each.pid for each in env.crew.processes))",
+    ]
+    where = Path(rlgrad.__file__).parent.parent
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=where, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert not any(running(int(pid)) for pid in done.stdout.split())
+
+
 def test_auto_measures_what_is_worth_sharing(monkeypatch):
     monkeypatch.setattr(vectorising, "cores", lambda: 4)
     monkeypatch.setattr(vectorising, "FORKS", False)

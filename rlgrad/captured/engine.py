@@ -11,7 +11,7 @@ from rlgrad.captured.graphs import Graphs
 from rlgrad.captured.program import Place, Program
 from rlgrad.captured.tally import FAILED, OBSERVATION, REWARD, STATUS, Tally
 from rlgrad.clock import Seconds
-from rlgrad.engine import Engine, Outcome, Watch, diverged
+from rlgrad.engine import Engine, Outcome, Watch, diverged, listed
 from rlgrad.errors import UsageError
 from rlgrad.trainer import Trainer
 
@@ -137,7 +137,7 @@ class Captured:
         with trainer.clock:
             for ahead in range(1, min(EVERY, left) + 1):
                 measure = watch.wants(batch * ahead)
-                trainer.measured = self.step(measure)
+                trainer.measured = listed(self.step(measure))
                 if measure:
                     break
             self.read()
