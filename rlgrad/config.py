@@ -29,6 +29,8 @@ class Config:
     """Env steps per lane and rollout; return to go takes one whole episode instead."""
     max_episode_steps: int = 0
     """Truncate episodes after so many env steps; 0: the environment's own limit."""
+    action_masks: Literal["auto", "on", "off"] = "auto"
+    """Never take actions that info["action_mask"] forbids; auto: where the environment has it."""
     gamma: float = 0.99
     """Discount per env step."""
     gae_lambda: float = 0.95

@@ -104,7 +104,7 @@ def evaluate(
     Raises:
         NotFiniteError: where the environment gives NaN or infinity.
     """
-    env = make_evaluation(env_id, 2 * episodes, env_kwargs, max_episode_steps)
+    env = make_evaluation(env_id, 2 * episodes, env_kwargs, max_episode_steps, policy.masked)
     lanes = Lanes(env, [seed], "the evaluation of ")
     try:
         x = lanes.reset([derive(seed, Purpose.EVALUATE, 1, lane) for lane in range(2 * episodes)])

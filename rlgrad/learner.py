@@ -37,6 +37,8 @@ class Learner(nn.Module):
         seeds: S seeds, from which the initial parameters are drawn.
         scale: fixed factors on the F features; None: running normalisation.
         device: where everything lives.
+        masked: whether observations carry the environment's action masks, D x A columns behind the
+            F features, for the policy alone.
     """
 
     value_scale: Tensor
@@ -49,10 +51,12 @@ class Learner(nn.Module):
         seeds: Sequence[int],
         scale: Sequence[float] | None = None,
         device: torch.device | str = "cpu",
+        masked: bool = False,
     ) -> None:
         super().__init__()
         S, D, A = len(seeds), len(actions), max(actions)
         self.config, self.features, self.seeds, self.shape = config, features, S, (D, A)
+        self.masked = masked
         self.policy = SeedMLP(
             features, D * A, config.hidden, S, activation=config.activation, head_gain=0.01
         )
@@ -80,22 +84,30 @@ class Learner(nn.Module):
         """Policy, critics and the estimator's own; all see the observation first."""
         return [module for module in self.modules() if isinstance(module, SeedMLP)]
 
-    def see(self, observation: Float[Tensor, "S *batch F"]) -> Float[Tensor, "S *batch F"]:
-        """Observations as the networks see them: scaled or normalised."""
+    def see(self, observation: Float[Tensor, "S *batch W"]) -> Float[Tensor, "S *batch F"]:
+        """Observations as the networks see them: scaled or normalised, without masks."""
+        if self.masked:
+            observation = observation[..., : self.features]
         if self._scale is not None:
             return observation * self._scale
         assert self.normaliser is not None
         return self.normaliser(observation)
 
-    def _as_logits(self, output: Tensor, batch: Sequence[int]) -> Tensor:
-        """Outputs of the policy as ``[*batch, D, A]``; categories that do not exist are -inf."""
+    def _as_logits(self, output: Tensor, observation: Float[Tensor, "S *batch W"]) -> Tensor:
+        """The policy's outputs as ``[S, *batch, D, A]``; -inf where there is no such category."""
         D, A = self.shape
-        logits = output[..., : D * A].reshape(*batch, D, A)
-        return logits if self._allowed is None else logits.where(self._allowed, -torch.inf)
+        logits = output[..., : D * A].reshape(*observation.shape[:-1], D, A)
+        if self._allowed is not None:
+            logits = logits.where(self._allowed, -torch.inf)
+        if not self.masked or observation.shape[-1] == self.features:
+            return logits
+        allowed = observation[..., self.features :].reshape(logits.shape) > 0
+        # Rows that are no transitions may forbid everything; their logits must be numbers too.
+        return logits.where(allowed | ~allowed.any(-1, keepdim=True), -torch.inf)
 
-    def logits(self, observation: Float[Tensor, "S *batch F"]) -> Float[Tensor, "S *batch D A"]:
-        """The policy at raw observations."""
-        return self._as_logits(self.policy(self.see(observation)), observation.shape[:-1])
+    def logits(self, observation: Float[Tensor, "S *batch W"]) -> Float[Tensor, "S *batch D A"]:
+        """The policy at raw observations, with their masks if they carry any."""
+        return self._as_logits(self.policy(self.see(observation)), observation)
 
     def actor(self) -> Callable[[Any], Any]:
         """The policy for acting: raw observations ``[S, N, F]`` -> logits ``[S, N, D, A]``.
@@ -139,7 +151,7 @@ class Learner(nn.Module):
         valued = None if self.critic is None else self.critic.network.blocks(seen)
         credit, target = self.credit(rollout, valued)
         policy = self.policy.blocks(x, live=live_rows(weight, self.seeds))
-        logits = self._as_logits(policy.output, x.shape[:-1])
+        logits = self._as_logits(policy.output, rollout.observation)
         draw = Draw(logits, rollout.gumbel, second, rollout.action)
         f = self.action_value(x)
         u = self.estimator.gradient(draw, credit, context=x, f=f)
@@ -195,7 +207,8 @@ class Learner(nn.Module):
     def adapt(self, rollout: Rollout, target: Tensor) -> None:
         """Renew running statistics, after all steps, and rebase the networks to keep functions."""
         if self.normaliser is not None:
-            self.normaliser.update(rollout.observation, rollout.valid, self.networks())
+            seen = rollout.observation[..., : self.features]
+            self.normaliser.update(seen, rollout.valid, self.networks())
         if self.squares is not None:
             raw = target * self.value_scale.unsqueeze(-1)
             self.squares.update((raw * raw).unsqueeze(-1), rollout.valid)

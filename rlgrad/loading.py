@@ -114,7 +114,7 @@ def _empty_learner(run: Run, seed: int, path: Path, counters: dict[str, Any]) ->
                 f"{path}: {key} = {shown(counters.get(key))}; {run.env_id} with the run's card "
                 f"has {shown(value)}"
             )
-    return Learner(run.config, features, actions.sizes, [seed], scale)
+    return Learner(run.config, features, actions.sizes, [seed], scale, masked=run.masked)
 
 
 def require_modules(run: Run, given: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from gymnasium.wrappers import FlattenObservation
 
 from rlgrad.card_files import EnvCard
 from rlgrad.errors import UsageError, nearest, shown
+from rlgrad.masking import Masked
 from rlgrad.pooled import PooledVectorEnv
 from rlgrad.rows import Lane
 from rlgrad.seeded import SeededEpisodes
@@ -130,9 +131,10 @@ def make_gymnasium(
     env_kwargs: Mapping[str, Any] | None = None,
     max_episode_steps: int = 0,
     autoreset: AutoresetMode = AutoresetMode.SAME_STEP,
+    masked: bool = False,
 ) -> VectorEnv[Any, Any, Any]:
     """Gymnasium's own environment, vectorised in this process, one seed per lane and episode."""
-    lane = functools.partial(_seeded, env_id, env_kwargs, max_episode_steps)
+    lane = functools.partial(_seeded, env_id, env_kwargs, max_episode_steps, masked=masked)
     if autoreset is AutoresetMode.SAME_STEP:
         return vectorise(lane, num_envs, "sync")
     return gymnasium.vector.SyncVectorEnv([lane] * num_envs, autoreset_mode=autoreset)
@@ -158,17 +160,20 @@ def _seeded(
     env_kwargs: Mapping[str, Any] | None,
     max_episode_steps: int,
     modules: Sequence[str] = (),
+    masked: bool = False,
 ) -> gymnasium.Env[Any, Any]:
     for module in modules:  # a worker process may not have them yet
         import_module(module)
     env = make_one(env_id, env_kwargs, max_episode_steps)
-    boxed = isinstance(env.observation_space, Box)
-    return SeededEpisodes(env if boxed else FlattenObservation(env))
+    if not isinstance(env.observation_space, Box):
+        env = FlattenObservation(env)
+    return SeededEpisodes(Masked(env) if masked else env)
 
 
 def make_lane(card: EnvCard, max_episode_steps: int) -> Lane:
     """What makes one lane: Box observations, every episode with a seed of its own."""
-    return functools.partial(_seeded, card.id, card.kwargs, max_episode_steps, card.modules)
+    made = functools.partial(_seeded, card.id, card.kwargs, max_episode_steps, card.modules)
+    return functools.partial(made, masked=True) if card.masked else made
 
 
 def is_simulated(card: EnvCard, vec: str = "auto") -> bool:
@@ -236,13 +241,22 @@ def make_evaluation(
     num_envs: int,
     env_kwargs: Mapping[str, Any] | None = None,
     max_episode_steps: int = 0,
+    masked: bool = False,
 ) -> VectorEnv[Any, Any, Any]:
-    """Gymnasium's own environment, never a simulator; its own batched class where it has one."""
+    """Gymnasium's own environment, never a simulator; its own batched class where it has one.
+
+    Args:
+        env_id: Gymnasium id.
+        num_envs: lanes.
+        env_kwargs: for the environment's constructor.
+        max_episode_steps: 0: the environment's own limit.
+        masked: whether observations carry the environment's action masks, see ``masking``.
+    """
     found = spec(env_id)
     own = str(found.vector_entry_point or "").startswith("gymnasium.envs.classic_control")
-    if own and not env_kwargs and not found.additional_wrappers:
+    if own and not masked and not env_kwargs and not found.additional_wrappers:
         options = _kwargs(None, max_episode_steps)
         return gymnasium.make_vec(
             found.id, num_envs, vectorization_mode="vector_entry_point", **options
         )
-    return make_gymnasium(env_id, num_envs, env_kwargs, max_episode_steps)
+    return make_gymnasium(env_id, num_envs, env_kwargs, max_episode_steps, masked=masked)

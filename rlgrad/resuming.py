@@ -57,6 +57,7 @@ def _resolved(run: Run, total: int | None) -> Resolved:
         solved_at=run.solved_at,
         kwargs=run.env_kwargs,
         modules=run.env_modules,
+        masked=run.masked,
     )
     config = replace(run.config, total_timesteps=total or have)
     return Resolved(env, run.agent, config, (), vec=run.vec)

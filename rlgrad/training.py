@@ -57,7 +57,8 @@ def start(
     with ExitStack() as undo:  # where it cannot begin, nothing stays open
         undo.callback(trainer.close)
         notes = *resolved.notes, *trainer.notes
-        resolved = dataclasses.replace(resolved, notes=notes, vec=trainer.vec)
+        card = dataclasses.replace(resolved.env, masked=trainer.masked)
+        resolved = dataclasses.replace(resolved, env=card, notes=notes, vec=trainer.vec)
         run = create(resolved, seeds, options)
         lock = Lock(run.path)
         undo.callback(lock.release)

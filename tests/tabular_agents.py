@@ -74,7 +74,8 @@ ENUMERABLE = [each for each in UNBIASED if estimator_of(each) not in NOISY]
 def agent(config: Config, mdp: Tabular, lanes: int, seed: int = 0) -> Learner:
     """The same agent ``lanes`` times, all of its networks and running means arbitrary."""
     F = mdp.features.shape[1]
-    learner = Learner(config, F, mdp.sizes, list(range(lanes)), [1.0] * F)
+    masked = mdp.mask is not None
+    learner = Learner(config, F, mdp.sizes, list(range(lanes)), [1.0] * F, masked=masked)
     g = seeded(seed)
     randomise(learner, g)
     with torch.no_grad():
@@ -106,7 +107,10 @@ def policy_of(learner: Learner, mdp: Tabular) -> tuple[Tensor, Tensor]:
     network = SeedMLP(inputs.shape[1], D * A, learner.config.hidden).double()
     with torch.no_grad():
         network.flat.copy_(learner.policy.flat[:1])
-    return joint(network(inputs.unsqueeze(0)).view(len(inputs), D, A)), network.flat
+    logits = network(inputs.unsqueeze(0)).view(len(inputs), D, A)
+    if mdp.mask is not None:
+        logits = logits.where(mdp.mask[:-1], -torch.inf)
+    return joint(logits), network.flat
 
 
 def critic_of(learner: Learner, mdp: Tabular) -> Tensor:

@@ -22,6 +22,8 @@ class Uniform:
         sizes: categories of each of the D factors of an action.
     """
 
+    masked = False
+
     def __init__(self, sizes: Sequence[int]) -> None:
         self.shape = len(sizes), max(sizes)
         exists = np.arange(max(sizes)) < np.array(sizes)[:, None]

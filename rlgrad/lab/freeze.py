@@ -15,6 +15,7 @@ from gymnasium.spaces.utils import flatdim, flatten_space
 from rlgrad import card_files, cards, store
 from rlgrad.actions import Actions
 from rlgrad.card_files import EnvCard
+from rlgrad.choosing import choose_masks
 from rlgrad.config import ESTIMATOR_OPTIONS, FIELDS, Config, check
 from rlgrad.critics import Critic
 from rlgrad.errors import UsageError
@@ -117,11 +118,14 @@ def fresh(
     resolved = cards.resolve(env_id, agent, None, flags, env_kwargs, env_modules)
     config = resolved.config
     one = make_one(env_id, resolved.env.kwargs, config.max_episode_steps)
+    masked, why = choose_masks(resolved.env, one, "auto", config.action_masks)
     space, actions = flatten_space(one.observation_space), Actions(one.action_space)
     one.close()
     scale = observation_factors(space, config.observation_scale)
-    learner = Learner(_plain(config), flatdim(space), actions.sizes, [seed], scale)
-    return Frozen(learner, resolved.env, config, resolved.agent, seed, True), resolved.notes
+    learner = Learner(_plain(config), flatdim(space), actions.sizes, [seed], scale, masked=masked)
+    card = dataclasses.replace(resolved.env, masked=masked)
+    notes = (*resolved.notes, why) if why else resolved.notes
+    return Frozen(learner, card, config, resolved.agent, seed, True), notes
 
 
 def stored(
@@ -167,7 +171,9 @@ def stored(
     learner.config = config
     learner.action_critic = None  # the lab fits its own, the same for all estimators
     path = checkpoint or run.checkpoints()[-1]
-    env = dataclasses.replace(card_files.env_card(run.env_id), kwargs=run.env_kwargs)
+    env = dataclasses.replace(
+        card_files.env_card(run.env_id), kwargs=run.env_kwargs, masked=run.masked
+    )
     fits = critic == "fitted" or not has_critic
     steps = store.load_checkpoint(path)[1]["steps"]
     step = sum(steps) // len(steps)
