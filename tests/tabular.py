@@ -125,6 +125,11 @@ def model(mdp: Tabular) -> Model:
     )
 
 
+def masked(mdp: Tabular, logits: Tensor) -> Tensor:
+    """Logits ``[X, D, A]`` with -inf for what the MDP forbids."""
+    return logits if mdp.mask is None else logits.where(mdp.mask[:-1], -torch.inf)
+
+
 def joint(logits: Tensor) -> Tensor:
     """Probabilities of joint actions ``[X, J]`` from logits ``[X, D, A]``."""
     p = logits.softmax(-1)
