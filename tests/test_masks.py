@@ -6,7 +6,9 @@ That the gradient of a masked policy is right is shown in ``test_policy_gradient
 
 from __future__ import annotations
 
+import json
 import tomllib
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -18,6 +20,7 @@ from gymnasium.vector import AutoresetMode
 import rlgrad
 from rlgrad import cards, training
 from rlgrad.actions import Actions
+from rlgrad.cli import main
 from rlgrad.errors import UsageError
 from rlgrad.evaluation import evaluate
 from rlgrad.lab.freeze import fresh
@@ -46,10 +49,12 @@ class Locks(gymnasium.Env):
     ``fault`` names what is wrong with the mask of the third step.
     """
 
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 9}
+
     def __init__(self, kind="Discrete", fault="", seen=None, render_mode=None):
         self.action_space, self.sizes, self.fault = SPACES[kind], SIZES[kind], fault
         self.observation_space = seen or Box(-np.inf, np.inf, (2,), np.float64)
-        self.render_mode, self.metadata = render_mode, {"render_modes": ["rgb_array"]}
+        self.render_mode = render_mode
 
     def render(self):
         return np.zeros((8, 8, 3), np.uint8)
@@ -106,8 +111,8 @@ if "masks/Open-v0" not in gymnasium.registry:
     more = {"kind": "MultiDiscrete", "seen": seen}
     gymnasium.register("masks/Dict-v0", Locks, kwargs=more, max_episode_steps=30)
     gymnasium.register("masks/Open-v0", Open, max_episode_steps=30)
-SMALL = {"num_envs": 4, "num_steps": 8, "hidden": (8,), "total_timesteps": 128, "eval_episodes": 3}
-OPTIONS = {"quiet": True, "vec": "sync"}
+SMALL = {"num_envs": 4, "num_steps": 8, "hidden": (8,), "total_timesteps": 128}
+OPTIONS = {"quiet": True, "vec": "sync", "eval_episodes": 3}
 
 
 @pytest.fixture
@@ -177,6 +182,8 @@ def test_workers_and_company_change_no_bit(train):
 
 @pytest.mark.parametrize("agent", ["actor-critic", "reinforce"])
 def test_a_run_goes_on_bit_for_bit(train, agent):
+    options = {"max_episode_steps": 9, "anneal_steps": 256, "save_freq": 64}
+    first = train("masks/Dict-v0", agent, total_timesteps=100, **options)
     straight = train("masks/Dict-v0", agent, total_timesteps=256, **options)
     again = rlgrad.resume(first, total_timesteps=256)
     same(tensors(straight, 0), tensors(again, 0))
@@ -262,6 +269,23 @@ def test_watching_and_measuring_keep_to_masks(train):
     mask = sample.rollout.observation[..., 2:].unflatten(-1, (3, 2))
     taken = mask.gather(-1, sample.rollout.action.unsqueeze(-1)).squeeze(-1)
     assert bool(taken[sample.rollout.valid].bool().all())
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_an_exported_policy_takes_masks(train, tmp_path, capsys, kind):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    run, path = train(f"masks/{kind}-v0"), tmp_path / "policy.onnx"
+    assert main(["export", str(run.path), "--onnx", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["largest_difference"] < 1e-5
+    session, agent = onnxruntime.InferenceSession(path), rlgrad.load(run)
+    mask = [[0, 1, 0, 1]] if kind == "Discrete" else [[[0, 1] + [0] * (max(SIZES[kind]) - 2)]]
+    shape = [each if isinstance(each, int) else 1 for each in session.get_inputs()[1].shape]
+    full = np.broadcast_to(np.array(mask, bool), shape)
+    x = np.array([[0.3, 0.1]], np.float32)
+    _, p = session.run(None, {"observation": x, "action_mask": full})
+    flat = full[0] if kind == "Discrete" else full[0][agent._actions._exists]
+    assert p == pytest.approx(agent.action_probability(x[0], flat), abs=1e-5)
+    assert (p[~full] == 0).all()
 
 
 def test_evaluation_is_of_the_masked_policy(train):
