@@ -75,7 +75,7 @@ class Actor:
         self.factor = None if scale is None else scale.numpy()
         self.allowed = None if allowed is None else allowed.numpy()
         if normaliser is not None:
-            self.mean = normaliser.mean.numpy()[:, None]
+            self.mean = normaliser.mean.float().numpy()[:, None]
             self.deviation = normaliser.deviation.numpy()[:, None]
 
     def __call__(self, x: Float[np.ndarray, "S N W"]) -> Float[np.ndarray, "S N D A"]:

@@ -20,7 +20,7 @@ from rlgrad.estimators.base import Draw
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.estimators.passes import Blocks, Trace
 from rlgrad.estimators.statistics import RunningMean, live_rows
-from rlgrad.normalise import Normaliser
+from rlgrad.normalise import Normaliser, ReturnSpread
 from rlgrad.preflight import check_needs, estimator_options
 from rlgrad.pullback import direction
 from rlgrad.rollout import Rollout
@@ -69,7 +69,10 @@ class Learner(nn.Module):
         allowed = torch.arange(A) < torch.tensor(actions).unsqueeze(1)
         self._allowed = None if bool(allowed.all()) else allowed.to(device)
         self.register_buffer("value_scale", torch.full((S, 1), config.value_scale or 1.0))
-        self.squares = RunningMean(1, S, 0.99) if config.value_scale == 0 else None
+        measured = config.value_scale == 0 and not config.normalize_rewards
+        self.squares = RunningMean(1, S, 0.99) if measured else None
+        spread = ReturnSpread(S, config.num_envs, config.gamma)
+        self.spread = spread if config.normalize_rewards else None
         streams = Streams(seeds)
         for i, network in enumerate(self.networks()):
             width = network.flat.shape[1]
@@ -188,6 +191,9 @@ class Learner(nn.Module):
         """(credit of each action, target of the critic) ``[S, T, N]``, in value scales."""
         c, scale = self.config, self.value_scale.unsqueeze(-1)
         reward = rollout.reward / scale
+        if self.spread is not None:
+            bound = self.spread.bound().to(reward).unsqueeze(-1)
+            reward = reward.clamp(-bound, bound)
         if valued is None or self.critic is None:
             credit = returns.return_to_go(reward, rollout.terminated | rollout.truncated, c.gamma)
             return credit, credit
@@ -209,16 +215,28 @@ class Learner(nn.Module):
         if self.normaliser is not None:
             seen = rollout.observation[..., : self.features]
             self.normaliser.update(seen, rollout.valid, self.networks())
-        if self.squares is not None:
-            raw = target * self.value_scale.unsqueeze(-1)
-            self.squares.update((raw * raw).unsqueeze(-1), rollout.valid)
-            scale = self.squares.mean.sqrt().clamp(min=1e-8)
-            factor = self.value_scale / scale
-            for critic in (self.critic, self.action_critic):
-                if critic is not None:
-                    critic.network.rescale(factor)
-            self.estimator.rescale(factor)
-            self.value_scale.copy_(scale)
+        scale = self._measured_scale(rollout, target)
+        if scale is None:
+            return
+        factor = self.value_scale / scale
+        for critic in (self.critic, self.action_critic):
+            if critic is not None:
+                critic.network.rescale(factor)
+        self.estimator.rescale(factor)
+        self.value_scale.copy_(scale)
+
+    def _measured_scale(self, rollout: Rollout, target: Tensor) -> Float[Tensor, "S 1"] | None:
+        """The value scale after a rollout; None: it is the card's, for ever."""
+        if self.spread is not None:
+            done = rollout.terminated | rollout.truncated
+            whole = self.config.signal == "return-to-go"
+            self.spread.update(rollout.reward, done, rollout.valid, whole)
+            return self.spread.deviation().to(self.value_scale)
+        if self.squares is None:
+            return None
+        raw = target * self.value_scale.unsqueeze(-1)
+        self.squares.update((raw * raw).unsqueeze(-1), rollout.valid)
+        return self.squares.mean.sqrt().clamp(min=1e-8)
 
     def _step_policy(
         self, policy: Blocks, logits: Tensor, u: Tensor, weight: Tensor, step_size: Tensor
