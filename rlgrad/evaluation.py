@@ -15,9 +15,10 @@ from rlgrad.agent import Agent, Policy
 from rlgrad.best import find_checkpoint
 from rlgrad.engine import Outcome
 from rlgrad.errors import UsageError
+from rlgrad.finding import import_module
 from rlgrad.lanes import Lanes
 from rlgrad.loading import load_policy, load_stored, require_modules
-from rlgrad.make import import_module, make_evaluation, make_one, time_limit
+from rlgrad.make import make_evaluation, make_one, time_limit
 from rlgrad.store import Run, find_run, read_run
 from rlgrad.streams import Purpose, Streams, derive
 

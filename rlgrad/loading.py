@@ -103,7 +103,7 @@ def _empty_learner(run: Run, seed: int, path: Path, counters: dict[str, Any]) ->
     features = flatdim(space)
     env.close()
     try:
-        scale = observation_factors(space, run.config.observation_scale)
+        scale = observation_factors(space, run.config)
         check_memory(run.config, features, actions.outputs, run.config.num_envs, 1)
     except UsageError as error:
         raise UsageError(f"{run.path}: {error}") from None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -16,6 +14,7 @@ from gymnasium.wrappers import FlattenObservation
 
 from rlgrad.card_files import EnvCard
 from rlgrad.errors import UsageError, nearest, shown
+from rlgrad.finding import import_module, spec
 from rlgrad.masking import Masked
 from rlgrad.pooled import PooledVectorEnv
 from rlgrad.rows import Lane
@@ -27,48 +26,6 @@ _SUPPORTED = (
     "supported are Discrete, MultiDiscrete and MultiBinary actions, and Box, Discrete, "
     "MultiDiscrete, MultiBinary, Tuple or Dict observations"
 )
-
-
-def import_module(name: str, kind: str = "environment module", hint: str = "") -> ModuleType:
-    """Import a module that the user named (``--env-module``, ``module:Env-v0``, ``sb3:``).
-
-    Args:
-        name: of the module.
-        kind: what it is, for the message.
-        hint: what to do where it cannot be imported, for the message.
-
-    Raises:
-        UsageError: where importing raises anything.
-    """
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UsageError(f"cannot import {kind} {name!r}: {text}{hint}") from None
-
-
-def spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
-    """Gymnasium's entry of an id; imports the module of ``module:Env-v0``.
-
-    Raises:
-        UsageError: for an unknown id, with the nearest known ones.
-    """
-    module, colon, name = env_id.rpartition(":")
-    if colon and not module:
-        raise UsageError(f"unknown environment {shown(env_id)}; expected module:Env-v0 or Env-v0")
-    if module:
-        import_module(module)
-    elif name.startswith("ALE/"):
-        import_module("ale_py")
-    try:
-        return gymnasium.spec(name)
-    except gymnasium.error.Error:
-        hint = (
-            "`rlgrad list envs` shows those with a card, Gymnasium's documentation all of its own; "
-            "yours: --env-module my_package, or my_package:Env-v0"
-        )
-        near = nearest(name, gymnasium.registry, otherwise=hint)
-        raise UsageError(f"unknown environment {shown(env_id)}; {near}") from None
 
 
 def check_spaces(env_id: str, observation: Space[Any], action: Space[Any]) -> None:

@@ -21,13 +21,7 @@ from rlgrad.faults import why_failed
 from rlgrad.lanes import Lanes
 from rlgrad.last_good import LastGood
 from rlgrad.learner import Learner
-from rlgrad.make import (
-    is_simulated,
-    make_one,
-    make_training,
-    score_to_solve,
-    time_limit,
-)
+from rlgrad.make import is_simulated, make_one, make_training, score_to_solve, time_limit
 from rlgrad.options import Options
 from rlgrad.places import places
 from rlgrad.preflight import Work, check_memory, choose_device, observation_factors
@@ -53,7 +47,7 @@ class Trainer:
         self._make_lanes()
         self.streams = Streams(self.seeds, self.device)
         S, N = len(self.seeds), self.config.num_envs
-        scale = observation_factors(self.lanes.space, self.config.observation_scale)
+        scale = observation_factors(self.lanes.space, self.config)
         self.scale = scale
         self.learner = Learner(
             self.config,

@@ -18,8 +18,8 @@ from rlgrad.creating import create
 from rlgrad.display import Display
 from rlgrad.engine import Engine
 from rlgrad.errors import UsageError, nearest
+from rlgrad.finding import import_module
 from rlgrad.locking import Lock
-from rlgrad.make import import_module
 from rlgrad.options import Options, checked, parse_seeds
 from rlgrad.session import Session
 from rlgrad.store import Run

@@ -18,8 +18,9 @@ from rlgrad.comparison.workers import train_all
 from rlgrad.config import FIELDS
 from rlgrad.display import Board
 from rlgrad.errors import UsageError, nearest
+from rlgrad.finding import import_module
 from rlgrad.loading import require_modules
-from rlgrad.make import import_module, is_simulated
+from rlgrad.make import is_simulated
 from rlgrad.options import checked, parse_seeds
 from rlgrad.peer_cards import SHARED
 from rlgrad.store import read_run

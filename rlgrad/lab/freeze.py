@@ -19,9 +19,10 @@ from rlgrad.choosing import choose_masks
 from rlgrad.config import ESTIMATOR_OPTIONS, FIELDS, Config, check
 from rlgrad.critics import Critic
 from rlgrad.errors import UsageError
+from rlgrad.finding import import_module
 from rlgrad.learner import Learner
 from rlgrad.loading import load_learner, require_modules
-from rlgrad.make import import_module, make_one, time_limit
+from rlgrad.make import make_one, time_limit
 from rlgrad.preflight import observation_factors
 from rlgrad.store import Run
 
@@ -121,7 +122,7 @@ def fresh(
     masked, why = choose_masks(resolved.env, one, "auto", config.action_masks)
     space, actions = flatten_space(one.observation_space), Actions(one.action_space)
     one.close()
-    scale = observation_factors(space, config.observation_scale)
+    scale = observation_factors(space, config)
     learner = Learner(_plain(config), flatdim(space), actions.sizes, [seed], scale, masked=masked)
     card = dataclasses.replace(resolved.env, masked=masked)
     notes = (*resolved.notes, why) if why else resolved.notes
