@@ -82,6 +82,17 @@ class Masked(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
         return np.concatenate([x.reshape(-1), mask], dtype=self._plain.dtype, casting="unsafe")
 
 
+def random_actions(space: Any, actions: Actions, x: NDArray[Any], rng: np.random.Generator) -> Any:
+    """Random actions ``[L, *shape]`` at observations ``[L, ...]`` of a space, as it allows them."""
+    sizes, L = actions.sizes, len(x)
+    chances = rng.random((L, len(sizes), max(sizes)))
+    if isinstance(space, MaskedBox):
+        allowed = x[:, -actions.outputs :].reshape(chances.shape) > 0
+    else:
+        allowed = np.arange(max(sizes)) < np.array(sizes)[:, None]
+    return actions.outside(np.where(allowed, chances, -1.0).argmax(-1))
+
+
 def offers_masks(env: gymnasium.Env[Any, Any]) -> bool:
     """Whether an environment gives a mask with its first observation; it is reset for that."""
     return env.reset(seed=0)[1].get(KEY) is not None
