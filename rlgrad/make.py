@@ -69,7 +69,9 @@ def make_one(
     spec(env_id)
     try:
         env = make_bare(env_id, env_kwargs, max_episode_steps)
-        env.reset(seed=0)
+        given = env.reset(seed=0)
+        if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], dict)):
+            raise TypeError(f"reset gave {shown(given)}; expected a pair (observation, info)")
     except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
         raise UsageError(f"{env_id} cannot be made: {type(error).__name__}: {text}") from None
