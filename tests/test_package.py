@@ -159,7 +159,7 @@ def test_nothing_runs_code_from_data():
                 )
     importers = [name for name in TREES if "importlib" in imports(name)]
     # The package's own lazy names; tables of constants; what the user named.
-    assert importers == ["__init__", "doctor.features", "make", "simulators.single"]
+    assert importers == ["__init__", "doctor.features", "finding", "simulators.single"]
 
 
 def code_lines(name: str, function: ast.FunctionDef) -> int:

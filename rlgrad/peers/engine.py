@@ -95,7 +95,8 @@ class PeerEngine:
         self._algorithm: BaseAlgorithm | None = None
         one = make_one(env.id, env.kwargs, self.config.max_episode_steps)
         if offers_masks(one):
-            self.notes.append(f"{env.id} masks actions, and peers do not take masks: they are free")
+            took = f"peers take no masks: {resolved.agent} may do what is forbidden"
+            self.notes.append(f"{env.id} masks actions, and {took}")
         one.close()
         self._try()
 
