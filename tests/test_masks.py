@@ -6,6 +6,7 @@ That the gradient of a masked policy is right is shown in ``test_policy_gradient
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tomllib
 from typing import ClassVar
@@ -18,9 +19,12 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector import AutoresetMode
 
 import rlgrad
-from rlgrad import cards, training
+from rlgrad import cards, training, vectorising
 from rlgrad.actions import Actions
+from rlgrad.card_files import env_card
 from rlgrad.cli import main
+from rlgrad.comparison.floor import Uniform
+from rlgrad.comparison.records import identity
 from rlgrad.errors import UsageError
 from rlgrad.evaluation import evaluate
 from rlgrad.lab.freeze import fresh
@@ -28,7 +32,7 @@ from rlgrad.lab.sampling import gather
 from rlgrad.lanes import Lanes
 from rlgrad.learner import Learner
 from rlgrad.loading import load_learner
-from rlgrad.make import make_gymnasium
+from rlgrad.make import make_gymnasium, make_lane
 from rlgrad.options import Options
 from rlgrad.rollout import collect
 from rlgrad.watching.playing import play
@@ -112,6 +116,7 @@ if "masks/Open-v0" not in gymnasium.registry:
     gymnasium.register("masks/Dict-v0", Locks, kwargs=more, max_episode_steps=30)
     gymnasium.register("masks/Open-v0", Open, max_episode_steps=30)
 SMALL = {"num_envs": 4, "num_steps": 8, "hidden": (8,), "total_timesteps": 128}
+MODES = ("on", "off")
 OPTIONS = {"quiet": True, "vec": "sync", "eval_episodes": 3}
 
 
@@ -269,6 +274,37 @@ def test_watching_and_measuring_keep_to_masks(train):
     mask = sample.rollout.observation[..., 2:].unflatten(-1, (3, 2))
     taken = mask.gather(-1, sample.rollout.action.unsqueeze(-1)).squeeze(-1)
     assert bool(taken[sample.rollout.valid].bool().all())
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_random_actions_keep_to_masks(kind):
+    """Where engines are timed, and where a comparison measures what chance comes to."""
+    card = dataclasses.replace(env_card(f"masks/{kind}-v0"), masked=True)
+    assert vectorising._seconds(vectorising.vectorise(make_lane(card, 0), 2, "sync")) > 0
+    score = evaluate(Uniform(SIZES[kind], masked=True), card.id, 0, 5)
+    assert score.sampled.episodes == 5
+    with pytest.raises(UsageError, match="is locked"):
+        evaluate(Uniform(SIZES[kind]), card.id, 0, 5)
+
+
+def test_a_run_with_masks_is_found_again(train):
+    """What a comparison reuses is decided by what was asked for, not by what was found."""
+    run = train("masks/Dict-v0")
+    asked = cards.resolve("masks/Dict-v0", flags=SMALL)
+    others = [cards.resolve("masks/Dict-v0", flags=SMALL | {"action_masks": x}) for x in MODES]
+    assert identity(run)["config"] == identity(asked)["config"]
+    assert identity(run)["environment"].keys() == identity(asked)["environment"].keys()
+    assert all(identity(run) != identity(other) for other in others)
+
+
+def test_peers_are_said_to_take_no_masks(tmp_path):
+    pytest.importorskip("stable_baselines3")
+    options = Options(quiet=True, log_dir=str(tmp_path))
+    card = cards.resolve("masks/MultiBinary-v0", "sb3-a2c", flags={"total_timesteps": 64})
+    session = training.start(card, [0], options)
+    session.close()
+    assert [note for note in session.trainer.notes if "sb3-a2c may do what is forbidden" in note]
+    assert not session.run.masked
 
 
 @pytest.mark.parametrize("kind", SPACES)
