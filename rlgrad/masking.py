@@ -75,7 +75,7 @@ class Masked(gymnasium.Wrapper[NDArray[Any], Any, Any, Any]):
         try:
             return self._actions.allowed(info[KEY]).reshape(-1)
         except ValueError as error:
-            raise WrongError(f"gave {error}") from None
+            raise WrongError(f"gave {error} (--action-masks off ignores masks)") from None
 
     def _joined(self, x: Any, mask: NDArray[np.bool_]) -> NDArray[Any]:
         x = checked_array(x, self._plain.shape, self._plain.dtype)
