@@ -52,6 +52,8 @@ class Forward:
 class Actor:
     """The policy at observations ``[S, N, F]`` as arrays: logits ``[S, N, D, A]``, no graph.
 
+    Observations with D x A further columns carry masks: categories with a 0 there are -inf.
+
     Args:
         policy: network.
         scale: ``[F]`` fixed factors on observations; None: ``normaliser``.
@@ -69,14 +71,18 @@ class Actor:
         shape: tuple[int, int],
     ) -> None:
         self.forward, self.shape = Forward(policy), shape
+        self.features = policy.used[0][0]
         self.factor = None if scale is None else scale.numpy()
         self.allowed = None if allowed is None else allowed.numpy()
         if normaliser is not None:
-            self.mean = normaliser.mean.numpy()[:, None]
+            self.mean = normaliser.mean.float().numpy()[:, None]
             self.deviation = normaliser.deviation.numpy()[:, None]
 
-    def __call__(self, x: Float[np.ndarray, "S N F"]) -> Float[np.ndarray, "S N D A"]:
-        """Logits; categories that do not exist are -inf."""
+    def __call__(self, x: Float[np.ndarray, "S N W"]) -> Float[np.ndarray, "S N D A"]:
+        """Logits; categories that do not exist, or are not allowed, are -inf."""
+        if x.shape[2] != self.features:
+            plain, mask = x[..., : self.features], x[..., self.features :]
+            return np.where(mask.reshape(*x.shape[:2], *self.shape) > 0, self(plain), -np.inf)
         if self.factor is None:
             x = ((x - self.mean) / self.deviation).clip(-CLIP, CLIP)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,6 +24,8 @@ class Policy(Protocol):
 
     shape: tuple[int, int]
     """(D, A): factors of an action, categories of the largest."""
+    masked: bool
+    """Whether it was trained with the environment's action masks."""
 
     def actor(self) -> Callable[[Any], Any]:
         """Flattened observations ``[1, n, F]`` float32 -> logits ``[1, n, D, A]``, numpy arrays."""
@@ -58,7 +61,7 @@ class Agent:
         self.observation_space, self.action_space = observation_space, action_space
         self._actions = Actions(action_space)
         self._act = policy.actor()
-        self._streams, self._calls = Streams([seed]), 0
+        self._streams, self._calls, self._warned = Streams([seed]), 0, False
 
     def _flat(self, observation: Any) -> tuple[Tensor, bool]:
         """(features ``[n, F]``, whether it was a single observation)."""
@@ -81,19 +84,34 @@ class Agent:
         flat = np.stack([np.asarray(flatten(space, row), dtype=np.float32) for row in rows])
         return torch.as_tensor(flat), single
 
-    def action_probability(self, observation: Any) -> NDArray[np.float32]:
+    def action_probability(self, observation: Any, action_mask: Any = None) -> NDArray[np.float32]:
         """Probabilities of the actions, ``[n, A]``; n = 1 for a single observation.
 
         For MultiDiscrete and MultiBinary spaces ``[n, D, A]``, factor by factor; categories that a
-        factor does not have get 0.
+        factor does not have, or that ``action_mask`` forbids, get 0. Arguments as for ``predict``.
         """
-        x, _ = self._flat(observation)
-        p: NDArray[np.float32] = self._logits(x).softmax(-1).numpy()
+        logits, _ = self._logits(observation, action_mask)
+        p: NDArray[np.float32] = logits.softmax(-1).numpy()
         return p[:, 0] if isinstance(self.action_space, Discrete) else p
 
-    def _logits(self, x: Tensor) -> Tensor:
-        """``[n, D, A]``."""
-        return torch.from_numpy(self._act(x.numpy()[None])[0])
+    def _logits(self, observation: Any, action_mask: Any) -> tuple[Tensor, bool]:
+        """(``[n, D, A]``, whether it was a single observation)."""
+        x, single = self._flat(observation)
+        logits = torch.from_numpy(self._act(x.numpy()[None])[0])
+        if action_mask is not None:
+            masks = [action_mask] if single else list(action_mask)
+            if len(masks) != len(x):
+                raise ValueError(f"got {len(masks)} action masks for {len(x)} observations")
+            allowed = np.stack([self._actions.allowed(mask) for mask in masks])
+            logits = logits.where(torch.from_numpy(allowed), -torch.inf)
+        elif self.policy.masked and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "this policy was trained with action masks; without action_mask=info['action_mask']"
+                " it may choose actions that the environment forbids",
+                stacklevel=3,
+            )
+        return logits, single
 
     def predict(
         self,
@@ -101,6 +119,7 @@ class Agent:
         state: tuple[NDArray[Any], ...] | None = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
+        action_mask: Any = None,
     ) -> tuple[NDArray[Any], tuple[NDArray[Any], ...] | None]:
         """Actions for one observation or a batch of them.
 
@@ -109,12 +128,13 @@ class Agent:
             state: passed through; there is no memory.
             episode_start: ignored; there is no memory.
             deterministic: the most probable action instead of a sampled one.
+            action_mask: ``info["action_mask"]`` of the observation, or as many as there are
+                observations; None: all actions are allowed.
 
         Returns:
             Actions as the environment takes them, a batch or one of them, and ``state``.
         """
-        x, single = self._flat(observation)
-        logits = self._logits(x)
+        logits, single = self._logits(observation, action_mask)
         if not deterministic:
             n, D, A = logits.shape
             noise = self._streams.exponential(Purpose.PREDICT, self._calls, n, D * A)[0]

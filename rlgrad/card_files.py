@@ -58,6 +58,8 @@ class EnvCard:
     """For the environment's constructor."""
     modules: tuple[str, ...] = ()
     """To import first; from flags alone, since a card must not run code."""
+    masked: bool = False
+    """Whether the environment's action masks are used; found out by who makes it."""
 
 
 def safe_name(name: str) -> str:

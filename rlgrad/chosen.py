@@ -49,8 +49,8 @@ class Chosen:
 
     def run(self) -> Run:
         """The run, its modules imported where that was allowed."""
+        from rlgrad.finding import import_module
         from rlgrad.loading import require_modules
-        from rlgrad.make import import_module
         from rlgrad.store import find_run, read_run
 
         run = read_run(find_run(self.path, self.log_dir))

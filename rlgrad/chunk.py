@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rlgrad.errors import UsageError, shown
 from rlgrad.hanging import WATCH, HangingError
 from rlgrad.rows import IDLE, UNMADE, UNSEEDED, Lane, LaneError, Rows, moment, standing
-from rlgrad.seeded import SeededEpisodes, WrongError
+from rlgrad.seeded import SeededEpisodes, WrongError, checked_array
 
 _FLAGS = frozenset({bool, np.bool_})
 
@@ -74,7 +74,8 @@ class Chunk:
     def _begin(self, i: int, seed: int | None = None) -> None:
         """A lane's next episode."""
         self.rows.time[i], self.rows.seed[i] = 0, UNSEEDED if seed is None else seed
-        self.rows.observation[i] = self._converted(self.envs[i].reset(seed=seed)[0])
+        x = self.envs[i].reset(seed=seed)[0]
+        self.rows.observation[i] = checked_array(x, self._shape, self._dtype)
         self._note(i)
 
     def _note(self, i: int) -> None:
@@ -100,7 +101,7 @@ class Chunk:
                 x, reward, over, cut, _ = envs[i].step(action)
                 rewards.append(reward)
                 if type(x) is not np.ndarray or x.shape != shape or x.dtype is not dtype:
-                    x = self._converted(x)
+                    x = checked_array(x, shape, dtype)
                 observation[i] = x
                 if over is not False or cut is not False:
                     self._end(i, over, cut)
@@ -135,16 +136,6 @@ class Chunk:
         finally:
             WATCH.standing = None
         self.rows.at[0] = IDLE
-
-    def _converted(self, x: Any) -> Any:
-        """An observation of the right shape, which assigning it to a row would not ask for."""
-        y = np.asarray(x)
-        if y.shape != self._shape or not np.can_cast(y.dtype, self._dtype, "same_kind"):
-            raise WrongError(
-                f"gave an observation of shape {y.shape} and type {y.dtype}; expected "
-                f"{self._shape} and {self._dtype}"
-            )
-        return y
 
     def _failure(self, error: BaseException) -> LaneError:
         """Which environment failed, how and when."""

@@ -29,6 +29,8 @@ class Config:
     """Env steps per lane and rollout; return to go takes one whole episode instead."""
     max_episode_steps: int = 0
     """Truncate episodes after so many env steps; 0: the environment's own limit."""
+    action_masks: Literal["auto", "on", "off"] = "auto"
+    """Never take actions that info["action_mask"] forbids; auto: where the environment has it."""
     gamma: float = 0.99
     """Discount per env step."""
     gae_lambda: float = 0.95
@@ -65,8 +67,13 @@ class Config:
     """Largest norm of a seed's policy gradient; 0: unclipped."""
     observation_scale: tuple[float, ...] = ()
     """Factors on the flattened observation; empty: running normalisation of Box observations."""
+    normalize_observations: Literal["auto", "on", "off"] = "auto"
+    """Running mean and deviation of every feature; auto: of floats without observation-scale."""
     value_scale: float = 0.0
     """Typical size of a return: multiplies critic outputs, divides credits; 0: measured."""
+    normalize_rewards: bool = False
+    """Divide rewards by the running deviation of the discounted return, in place of value-scale,
+    and clip them at 10 of it; returns are reported as they are."""
     objective: Literal["logits", "environment", "batch"] = "logits"
     """Whose squared norm a control variate descends: per sample, per environment, batch mean."""
     temperature: float | None = None

@@ -33,6 +33,8 @@ def card_text(resolved: Resolved, seeds: Sequence[int]) -> str:
     }
     if resolved.vec:
         env["vec"] = resolved.vec
+    if resolved.env.masked:
+        env["action_masks"] = True
     if resolved.env.solved_at is not None:
         env["solved_at"] = resolved.env.solved_at
     return tomli_w.dumps(
@@ -94,4 +96,5 @@ def create(resolved: Resolved, seeds: Sequence[int], options: Options) -> Run:
         resolved.env.simulator,
         resolved.env.solved_at,
         resolved.vec,
+        resolved.env.masked,
     )

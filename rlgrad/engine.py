@@ -123,6 +123,8 @@ class Engine(Protocol):
     """The device, and why."""
     vec: str
     """What steps the environments, see ``Resolved.vec``."""
+    masked: bool
+    """Whether the environment's action masks are used."""
     together: int
     """Seeds that share the process's seconds: S, or 1 where they train one after another."""
 

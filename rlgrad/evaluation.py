@@ -15,9 +15,10 @@ from rlgrad.agent import Agent, Policy
 from rlgrad.best import find_checkpoint
 from rlgrad.engine import Outcome
 from rlgrad.errors import UsageError
+from rlgrad.finding import import_module
 from rlgrad.lanes import Lanes
 from rlgrad.loading import load_policy, load_stored, require_modules
-from rlgrad.make import import_module, make_evaluation, make_one, time_limit
+from rlgrad.make import make_evaluation, make_one, time_limit
 from rlgrad.store import Run, find_run, read_run
 from rlgrad.streams import Purpose, Streams, derive
 
@@ -104,7 +105,7 @@ def evaluate(
     Raises:
         NotFiniteError: where the environment gives NaN or infinity.
     """
-    env = make_evaluation(env_id, 2 * episodes, env_kwargs, max_episode_steps)
+    env = make_evaluation(env_id, 2 * episodes, env_kwargs, max_episode_steps, policy.masked)
     lanes = Lanes(env, [seed], "the evaluation of ")
     try:
         x = lanes.reset([derive(seed, Purpose.EVALUATE, 1, lane) for lane in range(2 * episodes)])

@@ -48,6 +48,7 @@ RUN = {
         "id": str,
         "simulator": str,
         "vec?": str,
+        "action_masks?": bool,
         "kwargs": {},
         "modules": [str],
         "solved_at?": float,

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rlgrad.actions import Actions
 from rlgrad.chunked import Advance, ChunkedVectorEnv
 from rlgrad.errors import UsageError
+from rlgrad.masking import MaskedBox
 from rlgrad.output import write_whole
 from rlgrad.pooled import PooledVectorEnv
 from rlgrad.rows import LaneError
@@ -48,7 +49,7 @@ class Step(NamedTuple):
     """
 
     observation: Any
-    """``[L, F]`` float32, what the next action is for."""
+    """``[L, F]`` float32, what the next action is for; with a mask of it ``[L, F + D x A]``."""
     final: Any
     """``[L, F]``, the true next observation of this transition; differs where an episode ended."""
     reward: Any
@@ -83,12 +84,21 @@ class Lanes:
                 f"got {space} and {actions}; expected Box and Discrete, MultiDiscrete or "
                 "MultiBinary: use rlgrad.make"
             )
-        self.features, self.actions = int(np.prod(space.shape)), Actions(actions)
+        self.actions, self.width = Actions(actions), int(np.prod(space.shape))
+        self.masked = isinstance(space, MaskedBox)
+        """Whether observations carry action masks: D x A columns behind the features."""
+        self.space = space.plain if isinstance(space, MaskedBox) else space
+        """Of one observation, without its mask."""
         self.simulator = env if isinstance(env, TorchVectorEnv) else None
         self.chunked = env if isinstance(env, ChunkedVectorEnv) else None
         self.xp: Any = np if self.simulator is None else self.simulator.xp
         """The library of all arrays: numpy, or torch for a simulator on a GPU."""
         self._ended: NDArray[np.bool_] | None = None
+
+    @property
+    def features(self) -> int:
+        """F, numbers of an observation without its mask."""
+        return self.width - self.masked * self.actions.outputs
 
     @property
     def count(self) -> int:

@@ -20,7 +20,7 @@ from rlgrad.estimators.base import Draw
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.estimators.passes import Blocks, Trace
 from rlgrad.estimators.statistics import RunningMean, live_rows
-from rlgrad.normalise import Normaliser
+from rlgrad.normalise import Normaliser, ReturnSpread
 from rlgrad.preflight import check_needs, estimator_options
 from rlgrad.pullback import direction
 from rlgrad.rollout import Rollout
@@ -37,6 +37,8 @@ class Learner(nn.Module):
         seeds: S seeds, from which the initial parameters are drawn.
         scale: fixed factors on the F features; None: running normalisation.
         device: where everything lives.
+        masked: whether observations carry the environment's action masks, D x A columns behind the
+            F features, for the policy alone.
     """
 
     value_scale: Tensor
@@ -49,10 +51,12 @@ class Learner(nn.Module):
         seeds: Sequence[int],
         scale: Sequence[float] | None = None,
         device: torch.device | str = "cpu",
+        masked: bool = False,
     ) -> None:
         super().__init__()
         S, D, A = len(seeds), len(actions), max(actions)
         self.config, self.features, self.seeds, self.shape = config, features, S, (D, A)
+        self.masked = masked
         self.policy = SeedMLP(
             features, D * A, config.hidden, S, activation=config.activation, head_gain=0.01
         )
@@ -65,7 +69,10 @@ class Learner(nn.Module):
         allowed = torch.arange(A) < torch.tensor(actions).unsqueeze(1)
         self._allowed = None if bool(allowed.all()) else allowed.to(device)
         self.register_buffer("value_scale", torch.full((S, 1), config.value_scale or 1.0))
-        self.squares = RunningMean(1, S, 0.99) if config.value_scale == 0 else None
+        measured = config.value_scale == 0 and not config.normalize_rewards
+        self.squares = RunningMean(1, S, 0.99) if measured else None
+        spread = ReturnSpread(S, config.num_envs, config.gamma)
+        self.spread = spread if config.normalize_rewards else None
         streams = Streams(seeds)
         for i, network in enumerate(self.networks()):
             width = network.flat.shape[1]
@@ -80,22 +87,30 @@ class Learner(nn.Module):
         """Policy, critics and the estimator's own; all see the observation first."""
         return [module for module in self.modules() if isinstance(module, SeedMLP)]
 
-    def see(self, observation: Float[Tensor, "S *batch F"]) -> Float[Tensor, "S *batch F"]:
-        """Observations as the networks see them: scaled or normalised."""
+    def see(self, observation: Float[Tensor, "S *batch W"]) -> Float[Tensor, "S *batch F"]:
+        """Observations as the networks see them: scaled or normalised, without masks."""
+        if self.masked:
+            observation = observation[..., : self.features]
         if self._scale is not None:
             return observation * self._scale
         assert self.normaliser is not None
         return self.normaliser(observation)
 
-    def _as_logits(self, output: Tensor, batch: Sequence[int]) -> Tensor:
-        """Outputs of the policy as ``[*batch, D, A]``; categories that do not exist are -inf."""
+    def _as_logits(self, output: Tensor, observation: Float[Tensor, "S *batch W"]) -> Tensor:
+        """The policy's outputs as ``[S, *batch, D, A]``; -inf where there is no such category."""
         D, A = self.shape
-        logits = output[..., : D * A].reshape(*batch, D, A)
-        return logits if self._allowed is None else logits.where(self._allowed, -torch.inf)
+        logits = output[..., : D * A].reshape(*observation.shape[:-1], D, A)
+        if self._allowed is not None:
+            logits = logits.where(self._allowed, -torch.inf)
+        if not self.masked or observation.shape[-1] == self.features:
+            return logits
+        allowed = observation[..., self.features :].reshape(logits.shape) > 0
+        # Rows that are no transitions may forbid everything; their logits must be numbers too.
+        return logits.where(allowed | ~allowed.any(-1, keepdim=True), -torch.inf)
 
-    def logits(self, observation: Float[Tensor, "S *batch F"]) -> Float[Tensor, "S *batch D A"]:
-        """The policy at raw observations."""
-        return self._as_logits(self.policy(self.see(observation)), observation.shape[:-1])
+    def logits(self, observation: Float[Tensor, "S *batch W"]) -> Float[Tensor, "S *batch D A"]:
+        """The policy at raw observations, with their masks if they carry any."""
+        return self._as_logits(self.policy(self.see(observation)), observation)
 
     def actor(self) -> Callable[[Any], Any]:
         """The policy for acting: raw observations ``[S, N, F]`` -> logits ``[S, N, D, A]``.
@@ -139,7 +154,7 @@ class Learner(nn.Module):
         valued = None if self.critic is None else self.critic.network.blocks(seen)
         credit, target = self.credit(rollout, valued)
         policy = self.policy.blocks(x, live=live_rows(weight, self.seeds))
-        logits = self._as_logits(policy.output, x.shape[:-1])
+        logits = self._as_logits(policy.output, rollout.observation)
         draw = Draw(logits, rollout.gumbel, second, rollout.action)
         f = self.action_value(x)
         u = self.estimator.gradient(draw, credit, context=x, f=f)
@@ -176,6 +191,9 @@ class Learner(nn.Module):
         """(credit of each action, target of the critic) ``[S, T, N]``, in value scales."""
         c, scale = self.config, self.value_scale.unsqueeze(-1)
         reward = rollout.reward / scale
+        if self.spread is not None:
+            bound = self.spread.bound().to(reward).unsqueeze(-1)
+            reward = reward.clamp(-bound, bound)
         if valued is None or self.critic is None:
             credit = returns.return_to_go(reward, rollout.terminated | rollout.truncated, c.gamma)
             return credit, credit
@@ -195,17 +213,30 @@ class Learner(nn.Module):
     def adapt(self, rollout: Rollout, target: Tensor) -> None:
         """Renew running statistics, after all steps, and rebase the networks to keep functions."""
         if self.normaliser is not None:
-            self.normaliser.update(rollout.observation, rollout.valid, self.networks())
-        if self.squares is not None:
-            raw = target * self.value_scale.unsqueeze(-1)
-            self.squares.update((raw * raw).unsqueeze(-1), rollout.valid)
-            scale = self.squares.mean.sqrt().clamp(min=1e-8)
-            factor = self.value_scale / scale
-            for critic in (self.critic, self.action_critic):
-                if critic is not None:
-                    critic.network.rescale(factor)
-            self.estimator.rescale(factor)
-            self.value_scale.copy_(scale)
+            seen = rollout.observation[..., : self.features]
+            self.normaliser.update(seen, rollout.valid, self.networks())
+        scale = self._measured_scale(rollout, target)
+        if scale is None:
+            return
+        factor = self.value_scale / scale
+        for critic in (self.critic, self.action_critic):
+            if critic is not None:
+                critic.network.rescale(factor)
+        self.estimator.rescale(factor)
+        self.value_scale.copy_(scale)
+
+    def _measured_scale(self, rollout: Rollout, target: Tensor) -> Float[Tensor, "S 1"] | None:
+        """The value scale after a rollout; None: it is the card's, for ever."""
+        if self.spread is not None:
+            done = rollout.terminated | rollout.truncated
+            whole = self.config.signal == "return-to-go"
+            self.spread.update(rollout.reward, done, rollout.valid, whole)
+            return self.spread.deviation().to(self.value_scale)
+        if self.squares is None:
+            return None
+        raw = target * self.value_scale.unsqueeze(-1)
+        self.squares.update((raw * raw).unsqueeze(-1), rollout.valid)
+        return self.squares.mean.sqrt().clamp(min=1e-8)
 
     def _step_policy(
         self, policy: Blocks, logits: Tensor, u: Tensor, weight: Tensor, step_size: Tensor

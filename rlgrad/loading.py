@@ -112,7 +112,7 @@ def _empty_learner(run: Run, seed: int, path: Path, counters: dict[str, Any]) ->
     features = flatdim(space)
     env.close()
     try:
-        scale = observation_factors(space, run.config.observation_scale)
+        scale = observation_factors(space, run.config)
         check_memory(run.config, features, actions.outputs, run.config.num_envs, 1)
     except UsageError as error:
         raise UsageError(f"{run.path}: {error}") from None
@@ -123,7 +123,7 @@ def _empty_learner(run: Run, seed: int, path: Path, counters: dict[str, Any]) ->
                 f"{path}: {key} = {shown(counters.get(key))}; {run.env_id} with the run's card "
                 f"has {shown(value)}"
             )
-    return Learner(run.config, features, actions.sizes, [seed], scale)
+    return Learner(run.config, features, actions.sizes, [seed], scale, masked=run.masked)
 
 
 def require_modules(run: Run, given: Sequence[str]) -> None:

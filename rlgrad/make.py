@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -16,6 +14,8 @@ from gymnasium.wrappers import FlattenObservation
 
 from rlgrad.card_files import EnvCard
 from rlgrad.errors import UsageError, nearest, shown
+from rlgrad.finding import import_module, spec
+from rlgrad.masking import Masked
 from rlgrad.pooled import PooledVectorEnv
 from rlgrad.rows import Lane
 from rlgrad.seeded import SeededEpisodes
@@ -26,48 +26,6 @@ _SUPPORTED = (
     "supported are Discrete, MultiDiscrete and MultiBinary actions, and Box, Discrete, "
     "MultiDiscrete, MultiBinary, Tuple or Dict observations"
 )
-
-
-def import_module(name: str, kind: str = "environment module", hint: str = "") -> ModuleType:
-    """Import a module that the user named (``--env-module``, ``module:Env-v0``, ``sb3:``).
-
-    Args:
-        name: of the module.
-        kind: what it is, for the message.
-        hint: what to do where it cannot be imported, for the message.
-
-    Raises:
-        UsageError: where importing raises anything.
-    """
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UsageError(f"cannot import {kind} {name!r}: {text}{hint}") from None
-
-
-def spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
-    """Gymnasium's entry of an id; imports the module of ``module:Env-v0``.
-
-    Raises:
-        UsageError: for an unknown id, with the nearest known ones.
-    """
-    module, colon, name = env_id.rpartition(":")
-    if colon and not module:
-        raise UsageError(f"unknown environment {shown(env_id)}; expected module:Env-v0 or Env-v0")
-    if module:
-        import_module(module)
-    elif name.startswith("ALE/"):
-        import_module("ale_py")
-    try:
-        return gymnasium.spec(name)
-    except gymnasium.error.Error:
-        hint = (
-            "`rlgrad list envs` shows those with a card, Gymnasium's documentation all of its own; "
-            "yours: --env-module my_package, or my_package:Env-v0"
-        )
-        near = nearest(name, gymnasium.registry, otherwise=hint)
-        raise UsageError(f"unknown environment {shown(env_id)}; {near}") from None
 
 
 def check_spaces(env_id: str, observation: Space[Any], action: Space[Any]) -> None:
@@ -111,7 +69,9 @@ def make_one(
     spec(env_id)
     try:
         env = make_bare(env_id, env_kwargs, max_episode_steps)
-        env.reset(seed=0)
+        given = env.reset(seed=0)
+        if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], dict)):
+            raise TypeError(f"reset gave {shown(given)}; expected a pair (observation, info)")
     except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
         raise UsageError(f"{env_id} cannot be made: {type(error).__name__}: {text}") from None
@@ -130,9 +90,10 @@ def make_gymnasium(
     env_kwargs: Mapping[str, Any] | None = None,
     max_episode_steps: int = 0,
     autoreset: AutoresetMode = AutoresetMode.SAME_STEP,
+    masked: bool = False,
 ) -> VectorEnv[Any, Any, Any]:
     """Gymnasium's own environment, vectorised in this process, one seed per lane and episode."""
-    lane = functools.partial(_seeded, env_id, env_kwargs, max_episode_steps)
+    lane = functools.partial(_seeded, env_id, env_kwargs, max_episode_steps, masked=masked)
     if autoreset is AutoresetMode.SAME_STEP:
         return vectorise(lane, num_envs, "sync")
     return gymnasium.vector.SyncVectorEnv([lane] * num_envs, autoreset_mode=autoreset)
@@ -158,17 +119,20 @@ def _seeded(
     env_kwargs: Mapping[str, Any] | None,
     max_episode_steps: int,
     modules: Sequence[str] = (),
+    masked: bool = False,
 ) -> gymnasium.Env[Any, Any]:
     for module in modules:  # a worker process may not have them yet
         import_module(module)
     env = make_one(env_id, env_kwargs, max_episode_steps)
-    boxed = isinstance(env.observation_space, Box)
-    return SeededEpisodes(env if boxed else FlattenObservation(env))
+    if not isinstance(env.observation_space, Box):
+        env = FlattenObservation(env)
+    return SeededEpisodes(Masked(env) if masked else env)
 
 
 def make_lane(card: EnvCard, max_episode_steps: int) -> Lane:
     """What makes one lane: Box observations, every episode with a seed of its own."""
-    return functools.partial(_seeded, card.id, card.kwargs, max_episode_steps, card.modules)
+    made = functools.partial(_seeded, card.id, card.kwargs, max_episode_steps, card.modules)
+    return functools.partial(made, masked=True) if card.masked else made
 
 
 def is_simulated(card: EnvCard, vec: str = "auto") -> bool:
@@ -236,13 +200,22 @@ def make_evaluation(
     num_envs: int,
     env_kwargs: Mapping[str, Any] | None = None,
     max_episode_steps: int = 0,
+    masked: bool = False,
 ) -> VectorEnv[Any, Any, Any]:
-    """Gymnasium's own environment, never a simulator; its own batched class where it has one."""
+    """Gymnasium's own environment, never a simulator; its own batched class where it has one.
+
+    Args:
+        env_id: Gymnasium id.
+        num_envs: lanes.
+        env_kwargs: for the environment's constructor.
+        max_episode_steps: 0: the environment's own limit.
+        masked: whether observations carry the environment's action masks, see ``masking``.
+    """
     found = spec(env_id)
     own = str(found.vector_entry_point or "").startswith("gymnasium.envs.classic_control")
-    if own and not env_kwargs and not found.additional_wrappers:
+    if own and not masked and not env_kwargs and not found.additional_wrappers:
         options = _kwargs(None, max_episode_steps)
         return gymnasium.make_vec(
             found.id, num_envs, vectorization_mode="vector_entry_point", **options
         )
-    return make_gymnasium(env_id, num_envs, env_kwargs, max_episode_steps)
+    return make_gymnasium(env_id, num_envs, env_kwargs, max_episode_steps, masked=masked)

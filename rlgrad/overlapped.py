@@ -30,7 +30,7 @@ class Half:
         policy: logits of observations, tensors on the noise's device.
         store: takes what comes of every step.
         part: which lanes of each seed.
-        observation: ``[L, F]`` of all lanes to start from; kept up to date.
+        observation: ``[L, width]`` of all lanes to start from; kept up to date.
         alive: ``[L]`` bool, see ``rollout.collect``; kept up to date.
     """
 
@@ -51,7 +51,7 @@ class Half:
         """``[n]`` numbers of the lanes."""
         self.on_gpu = store.gumbel.is_cuda
         # The host's ends of the copies stay where they are, and a GPU may write to them by itself.
-        self.seen = torch.empty(S, N, lanes.features, pin_memory=self.on_gpu)
+        self.seen = torch.empty(S, N, lanes.width, pin_memory=self.on_gpu)
         self.chosen = torch.empty(S, N, D, dtype=torch.int64, pin_memory=self.on_gpu)
         self.ready = torch.cuda.Event() if self.on_gpu else None
         self.time, self.stepping = 0, False
@@ -115,7 +115,7 @@ def collect_in_halves(
     """
     N, observation = gumbel.shape[2], observation.copy()
     alive = None if alive is None else alive.copy()
-    store = Store(np, gumbel, lanes.features)
+    store = Store(np, gumbel, lanes.width)
     first, second = (
         Half(lanes, policy, store, part, observation, alive)
         for part in (slice(0, N // 2), slice(N // 2, N))

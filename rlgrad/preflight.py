@@ -100,9 +100,15 @@ def check_memory(config: Config, features: int, actions: int, lanes: int, steps:
         )
 
 
-def observation_factors(space: Any, scale: Sequence[float]) -> list[float] | None:
-    """Factors on the flattened observation: the card's, 1 / bound for integers; None: normalise."""
-    features = int(np.prod(space.shape))
+def observation_factors(space: Any, config: Config) -> list[float] | None:
+    """Factors on the flattened observation: the card's, 1 / bound for integers; None: normalise.
+
+    Raises:
+        UsageError: where the card has factors for another number of features.
+    """
+    features, scale = int(np.prod(space.shape)), config.observation_scale
+    if config.normalize_observations == "on":
+        return None
     if scale:
         if len(scale) != features:
             raise UsageError(
@@ -110,6 +116,8 @@ def observation_factors(space: Any, scale: Sequence[float]) -> list[float] | Non
                 f"observation has {features}"
             )
         return list(scale)
+    if config.normalize_observations == "off":
+        return [1.0] * features
     if np.issubdtype(space.dtype, np.floating):
         return None
     bound = np.maximum(np.abs(space.low.astype(float)), np.abs(space.high.astype(float)))
@@ -183,6 +191,8 @@ def fitting(
     Raises:
         UsageError: for another type or shape, or numbers that are not finite.
     """
+    if found is not None and (found.dtype, dtype) == (torch.float32, torch.float64):
+        found = found.to(dtype)  # statistics of older checkpoints
     if found is None or list(found.shape) != list(shape) or found.dtype != dtype:
         came = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
         raise UsageError(f"{path}: {name} is {came}; its card needs {dtype} {list(shape)}")

@@ -20,10 +20,10 @@ from rlgrad.choosing import same_bits
 from rlgrad.creating import card_text
 from rlgrad.display import Display
 from rlgrad.errors import UsageError, nearest
+from rlgrad.finding import import_module
 from rlgrad.forms import ABOUT
 from rlgrad.loading import require_modules
 from rlgrad.locking import Lock
-from rlgrad.make import import_module
 from rlgrad.options import Options, checked
 from rlgrad.output import check_own, to_disk, write_whole
 from rlgrad.reading import conform, read_json
@@ -57,6 +57,7 @@ def _resolved(run: Run, total: int | None) -> Resolved:
         solved_at=run.solved_at,
         kwargs=run.env_kwargs,
         modules=run.env_modules,
+        masked=run.masked,
     )
     config = replace(run.config, total_timesteps=total or have)
     return Resolved(env, run.agent, config, (), vec=run.vec)

@@ -19,7 +19,7 @@ class Rollout(NamedTuple):
     """T steps of N lanes of S seeds; rows that are no transitions are marked, not removed."""
 
     observation: Tensor
-    """``[S, T, N, F]`` float32."""
+    """``[S, T, N, F]`` float32; where actions are masked ``[S, T, N, F + D x A]``, 1: allowed."""
     last: Tensor
     """``[S, N, F]``, the observation after the last step."""
     final: Tensor | None
@@ -122,7 +122,7 @@ def collect(
     xp, L = lanes.xp, S * N
     where = {"device": gumbel.device} if xp is torch else {}
     noise = (gumbel if xp is torch else gumbel.cpu().numpy()).swapaxes(0, 1)
-    store = Store(xp, gumbel, lanes.features)
+    store = Store(xp, gumbel, lanes.width)
     everything = xp.ones(L, dtype=xp.bool, **where)
     for t in range(T):
         choice = policy(observation.reshape(S, N, -1)) + noise[t]

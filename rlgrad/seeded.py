@@ -29,7 +29,22 @@ class Place(NamedTuple):
 
 
 class WrongError(Exception):
-    """An environment gave what is no observation of its space, no number or no flag."""
+    """An environment gave what is no observation of its space, no number, flag or mask."""
+
+
+def checked_array(x: Any, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """An observation of the right shape, which assigning it to a row would not ask for.
+
+    Raises:
+        WrongError: for another shape, or a type that does not convert.
+    """
+    y = np.asarray(x)
+    if y.shape != shape or not np.can_cast(y.dtype, dtype, "same_kind"):
+        raise WrongError(
+            f"gave an observation of shape {y.shape} and type {y.dtype}; expected "
+            f"{shape} and {dtype}"
+        )
+    return y
 
 
 class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -50,6 +50,7 @@ class Run:
         simulator: that stood in for the environment in training; empty: none.
         solved_at: the card's mean return that counts as solved; None: Gymnasium's.
         vec: what steps the environments in training; empty: it is not told.
+        masked: whether the environment's action masks are used.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Run:
     simulator: str = ""
     solved_at: float | None = None
     vec: str = ""
+    masked: bool = False
 
     def metrics(self) -> list[dict[str, Any]]:
         """The record: one dict per seed and logged step.
@@ -161,6 +163,7 @@ def read_run(path: Path) -> Run:
         env["simulator"],
         float(env["solved_at"]) if "solved_at" in env else None,
         env.get("vec", ""),
+        env.get("action_masks", False),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from rlgrad.actions import Actions
 from rlgrad.cards import Resolved
-from rlgrad.choosing import choose_vec
+from rlgrad.choosing import choose_masks, choose_vec
 from rlgrad.clock import Clock, Seconds
 from rlgrad.engine import Outcome, Watch, listed
 from rlgrad.errors import UsageError
@@ -48,9 +49,7 @@ class Trainer:
         self.clock = Clock(beside=self.lanes.cpu_seconds)
         self.streams = Streams(self.seeds, self.device)
         S, N = len(self.seeds), self.config.num_envs
-        scale = observation_factors(
-            self.lanes.env.single_observation_space, self.config.observation_scale
-        )
+        scale = observation_factors(self.lanes.space, self.config)
         self.scale = scale
         self.learner = Learner(
             self.config,
@@ -59,6 +58,7 @@ class Trainer:
             self.seeds,
             scale,
             self.device,
+            self.masked,
         )
         self.episodes = Episodes(S, N)
         self.outcomes = [Outcome(seed) for seed in self.seeds]
@@ -80,7 +80,10 @@ class Trainer:
         self.length = limit if self.whole and limit is not None else c.num_steps
         one = make_one(card.id, card.kwargs, c.max_episode_steps)
         lanes = len(self.seeds) * c.num_envs
-        sizes = flatdim(one.observation_space), Actions(one.action_space).outputs
+        outputs, wanted = Actions(one.action_space).outputs, c.action_masks
+        self.masked, self.why_masked = choose_masks(card, one, self.options.vec, wanted)
+        card = dataclasses.replace(card, masked=self.masked)
+        sizes = flatdim(one.observation_space) + self.masked * outputs, outputs
         check_memory(c, *sizes, lanes, self.length)
         one.close()
         simulated = is_simulated(card, self.options.vec)
@@ -97,7 +100,7 @@ class Trainer:
 
     def _notes(self) -> list[str]:
         """What the user should hear about how flags are taken."""
-        card, notes = self.resolved.env, [self.why_vec] if self.why_vec else []
+        card, notes = self.resolved.env, [x for x in (self.why_masked, self.why_vec) if x]
         if card.simulator and card.kwargs:
             notes.append(f"env-kwargs rule out {card.simulator}: training on Gymnasium's {card.id}")
         if not self.learner.estimator.traits.unbiased:

@@ -18,8 +18,8 @@ from rlgrad.creating import create
 from rlgrad.display import Display
 from rlgrad.engine import Engine
 from rlgrad.errors import UsageError, nearest
+from rlgrad.finding import import_module
 from rlgrad.locking import Lock
-from rlgrad.make import import_module
 from rlgrad.options import Options, checked, parse_seeds
 from rlgrad.session import Session
 from rlgrad.store import Run
@@ -57,7 +57,8 @@ def start(
     with ExitStack() as undo:  # where it cannot begin, nothing stays open
         undo.callback(trainer.close)
         notes = *resolved.notes, *trainer.notes
-        resolved = dataclasses.replace(resolved, notes=notes, vec=trainer.vec)
+        card = dataclasses.replace(resolved.env, masked=trainer.masked)
+        resolved = dataclasses.replace(resolved, env=card, notes=notes, vec=trainer.vec)
         run = create(resolved, seeds, options)
         lock = Lock(run.path)
         undo.callback(lock.release)

@@ -6,11 +6,14 @@ import statistics
 import time
 from typing import Any
 
+import numpy as np
 from gymnasium.vector import VectorEnv
 
+from rlgrad.actions import Actions
 from rlgrad.chunked import ChunkedVectorEnv
 from rlgrad.cores import cores
 from rlgrad.errors import UsageError
+from rlgrad.masking import random_actions
 from rlgrad.rows import Lane
 from rlgrad.workers import FORKS
 
@@ -33,13 +36,14 @@ def vectorise(lane: Lane, num_envs: int, engine: str) -> VectorEnv[Any, Any, Any
 def _seconds(env: VectorEnv[Any, Any, Any]) -> float:
     """Median wall-clock of a step of random actions, in about ``SPAN`` seconds."""
     try:
-        env.action_space.seed(0)
-        env.reset(seed=0)
+        rng, actions = np.random.default_rng(0), Actions(env.single_action_space)
+        x, _ = env.reset(seed=0)
         times: list[float] = []
         started = time.perf_counter()
         while not times or time.perf_counter() - started < SPAN:
-            action, before = env.action_space.sample(), time.perf_counter()
-            env.step(action)
+            action = random_actions(env.single_observation_space, actions, x, rng)
+            before = time.perf_counter()
+            x, *_ = env.step(action)
             times.append(time.perf_counter() - before)
         return statistics.median(times)
     finally:

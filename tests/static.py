@@ -17,6 +17,7 @@ AGENTS = {  # name: (card, flags)
     "actor-critic": ("actor-critic", {}),
     "n-step": ("actor-critic", {"signal": "n-step", "n_step": 5}),
     "normalised": ("actor-critic", {"observation_scale": (), "value_scale": 0.0}),
+    "rewards": ("actor-critic", {"normalize_observations": "on", "normalize_rewards": True}),
     "relax": ("relax", {}),
     "relax-network": ("relax-network", {}),
     "relax-environment": ("relax-network", {"objective": "environment"}),

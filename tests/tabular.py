@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +34,15 @@ class Tabular(NamedTuple):
     """Steps of the longest episode."""
     limited: bool = False
     """Whether longer episodes are truncated there; else the end comes by itself."""
+    mask: Tensor | None = None
+    """``[X + 1, D, A]`` bool, the categories that are allowed; None: all."""
+
+    def allows(self, x: int, j: int) -> bool:
+        """Whether joint action j may be taken in state x."""
+        if self.mask is None:
+            return True
+        factors = np.unravel_index(j, self.sizes)
+        return all(bool(row[a]) for row, a in zip(self.mask[x], factors, strict=True))
 
 
 def random_mdp(seed: int, start: list, successor: list, sizes: tuple[int, ...], **rest) -> Tabular:
@@ -69,6 +79,12 @@ MDPS = {
     "pairs": random_mdp(2, [0.8, 0.2, 0.0], [[1, 2], [2, 3], [3, 3]], (2, 2), longest=3),
     # Cyclic, ends by chance, truncated after 3 steps.
     "loop": random_mdp(3, [0.5, 0.5], [[0, 1, 2], [1, 0, 2]], (2,), longest=3, limited=True),
+    # Two factors of three categories, some of which are forbidden; all at the end.
+    "masked": random_mdp(4, [0.7, 0.3, 0.0], [[1, 2], [2, 3], [3, 3]], (3, 3), longest=3)._replace(
+        mask=torch.tensor(
+            [[[1, 1, 0], [1, 0, 1]], [[0, 1, 1], [1, 1, 1]], [[0, 0, 1], [1, 1, 0]], [[0] * 3] * 2]
+        ).bool()
+    ),
 }
 
 
@@ -107,6 +123,11 @@ def model(mdp: Tabular) -> Model:
         going.reshape(L * X, J, L * X),
         reward.repeat(L, 1),
     )
+
+
+def masked(mdp: Tabular, logits: Tensor) -> Tensor:
+    """Logits ``[X, D, A]`` with -inf for what the MDP forbids."""
+    return logits if mdp.mask is None else logits.where(mdp.mask[:-1], -torch.inf)
 
 
 def joint(logits: Tensor) -> Tensor:
@@ -238,6 +259,8 @@ def trajectories(mdp: Tabular, rows: int) -> Trajectories:
             found.append((steps, x, chance))
             continue
         for j, k in itertools.product(range(J), range(K)):
+            if not mdp.allows(x, j):
+                continue
             p, reward = float(mdp.probability[x, j, k]), float(mdp.reward[x, j, k])
             step = x, j, k, reward
             unfinished.append(([*steps, step], int(mdp.successor[x, j, k]), chance * p))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from problems import randomise, seeded
 from shipped import OWN
-from tabular import MDPS, Tabular, Trajectories, joint, model, pull, trajectories
+from tabular import MDPS, Tabular, Trajectories, joint, masked, model, pull, trajectories
 from tabular_env import TabularEnv
 from torch import Tensor
 
@@ -74,7 +74,8 @@ ENUMERABLE = [each for each in UNBIASED if estimator_of(each) not in NOISY]
 def agent(config: Config, mdp: Tabular, lanes: int, seed: int = 0) -> Learner:
     """The same agent ``lanes`` times, all of its networks and running means arbitrary."""
     F = mdp.features.shape[1]
-    learner = Learner(config, F, mdp.sizes, list(range(lanes)), [1.0] * F)
+    has_mask = mdp.mask is not None
+    learner = Learner(config, F, mdp.sizes, list(range(lanes)), [1.0] * F, masked=has_mask)
     g = seeded(seed)
     randomise(learner, g)
     with torch.no_grad():
@@ -106,7 +107,8 @@ def policy_of(learner: Learner, mdp: Tabular) -> tuple[Tensor, Tensor]:
     network = SeedMLP(inputs.shape[1], D * A, learner.config.hidden).double()
     with torch.no_grad():
         network.flat.copy_(learner.policy.flat[:1])
-    return joint(network(inputs.unsqueeze(0)).view(len(inputs), D, A)), network.flat
+    logits = network(inputs.unsqueeze(0)).view(len(inputs), D, A)
+    return joint(masked(mdp, logits)), network.flat
 
 
 def critic_of(learner: Learner, mdp: Tabular) -> Tensor:

@@ -11,6 +11,7 @@ from tabular import Tabular, Trajectories
 from torch import Tensor
 from torch.nn.functional import pad
 
+from rlgrad.masking import MaskedBox
 from rlgrad.simulators.base import TorchVectorEnv
 
 
@@ -22,12 +23,15 @@ class TabularEnv(TorchVectorEnv):
         self.tables = [each.numpy() for each in (mdp.successor, mdp.reward.float())]
         self.bounds = mdp.probability.cumsum(-1)[..., :-1].numpy()
         self.features = mdp.features.float().numpy()
+        if mdp.mask is not None:
+            self.features = np.hstack([self.features, mdp.mask.flatten(1).float().numpy()])
         super().__init__(lanes, max_episode_steps=mdp.longest if mdp.limited else None)
 
     def spaces(self) -> tuple[Box, Any]:
         sizes = self.mdp.sizes
         action = Discrete(sizes[0]) if len(sizes) == 1 else MultiDiscrete(sizes)
-        return Box(-np.inf, np.inf, self.features.shape[1:], np.float32), action
+        box = Box(-np.inf, np.inf, self.mdp.features.shape[1:], np.float32)
+        return box if self.mdp.mask is None else MaskedBox(box, self.mdp.mask[0].numel()), action
 
     def initial(self, noise: Tensor) -> Tensor:
         bounds = self.mdp.start.cumsum(0)[:-1]

@@ -51,7 +51,7 @@ class TableGym(gymnasium.Env):
 
 
 for name, mdp in MDPS.items():
-    if len(mdp.sizes) == 1 and f"tests/{name}-v0" not in gymnasium.registry:
+    if len(mdp.sizes) == 1 and mdp.mask is None and f"tests/{name}-v0" not in gymnasium.registry:
         limit = mdp.longest if mdp.limited else None
         gymnasium.register(
             f"tests/{name}-v0", TableGym, kwargs={"name": name}, max_episode_steps=limit

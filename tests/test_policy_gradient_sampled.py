@@ -74,7 +74,7 @@ def test_every_card_keeps_the_word_of_its_traits(variant):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["stairs", "pairs", "loop"])
+@pytest.mark.parametrize("name", ["stairs", "pairs", "loop", "masked"])
 @pytest.mark.parametrize("variant", [each for each in UNBIASED if each not in ENUMERABLE])
 def test_relaxing_agents_follow_the_gradient_of_the_return(variant, name):
     assert sampled_z(variant, name, repeats=24) < Z_BOUND

@@ -12,6 +12,7 @@ from tabular import (
     by_rows,
     exact,
     joint,
+    masked,
     model,
     pull,
     trajectories,
@@ -32,7 +33,7 @@ def setting(name, seed=0):
     shape = len(mdp.start), len(mdp.sizes), mdp.sizes[0]
     logits = torch.randn(shape, generator=g, dtype=torch.float64).requires_grad_()
     critic = 3 * torch.randn(shape[0], generator=g, dtype=torch.float64)
-    return mdp, model(mdp), logits, joint(logits), critic
+    return mdp, model(mdp), logits, joint(masked(mdp, logits)), critic
 
 
 @every_mdp

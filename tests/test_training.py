@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from gymnasium.spaces.utils import flatten
 from shipped import OWN
 
 import rlgrad
@@ -94,6 +95,7 @@ SPACES = {
     "scalar": Box(-1, 1, ()),
     "Tuple": Tuple((Discrete(3), Box(0, 255, (2, 2), np.uint8))),
     "Dict": Dict({"a": Discrete(3, start=5), "b": Box(-np.inf, np.inf, (2,))}),
+    "mixed": Tuple((Dict({"b": MultiDiscrete([2, 3]), "a": MultiBinary(2)}), Discrete(2, start=7))),
     "nested": Dict({"a": Tuple((MultiBinary(2), Discrete(2))), "b": Dict({"c": Discrete(2)})}),
 }
 if "runs/Own-v0" not in gymnasium.registry:
@@ -371,6 +373,9 @@ def test_any_observation_space_trains_loads_and_acts(small, name):
     action, _ = agent.predict(observation)
     env.step(action)
     single = agent.action_probability(observation)
+    flat = np.asarray(flatten(env.observation_space, observation), np.float32)
+    logits = agent.policy.actor()(flat.reshape(1, 1, -1))[0, 0]
+    np.testing.assert_allclose(single, torch.from_numpy(logits).softmax(-1).numpy(), rtol=1e-6)
     assert single.shape == (1, 3)
     lanes = gymnasium.make_vec(env_id, 3)
     batch, _ = lanes.reset(seed=0)  # the first lane has the same observation

@@ -90,6 +90,7 @@ class Captured:
         self.trainer, self.outcomes = trainer, trainer.outcomes
         self.solved_at, self.together = trainer.solved_at, trainer.together
         self.notes, self.where, self.vec = trainer.notes, trainer.where, trainer.vec
+        self.masked = trainer.masked
         if trainer.observation is None:
             trainer.observation = trainer.lanes.reset(trainer.lane_seeds(trainer.iteration))
         self.program = Program(

@@ -19,8 +19,8 @@ from rlgrad.config import FIELDS
 from rlgrad.cores import cores
 from rlgrad.display import Board
 from rlgrad.errors import UsageError, nearest
+from rlgrad.finding import import_module
 from rlgrad.loading import require_modules
-from rlgrad.make import import_module
 from rlgrad.options import checked, parse_seeds
 from rlgrad.peer_cards import SHARED
 from rlgrad.store import read_run

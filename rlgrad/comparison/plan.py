@@ -12,7 +12,8 @@ from rlgrad.card_files import safe_name
 from rlgrad.cards import Resolved
 from rlgrad.comparison.records import SeedRecord, about_run, identity, peer_of, read_seeds
 from rlgrad.errors import UsageError
-from rlgrad.make import import_module, is_simulated
+from rlgrad.finding import import_module
+from rlgrad.make import is_simulated
 from rlgrad.store import Run, read_run
 from rlgrad.versions import versions
 

@@ -92,6 +92,7 @@ def identity(card: Run | Resolved) -> dict[str, Any]:
     table = {k: v for k, v in table.items() if k not in ("format", "seeds")}
     env = table["environment"]
     vec = env.pop("vec", "")
+    env.pop("action_masks", None)  # what the config asks for decides it
     described = EnvCard(env["id"], simulator=env["simulator"], kwargs=env["kwargs"])
     bits = same_bits(described, vec)
     if bits != same_bits(described, ""):

@@ -84,7 +84,8 @@ class LinearRelax(Estimator):
         if columns > LARGEST:
             raise UsageError(
                 f"relax-linear would fit {columns:,} weights for {factors} x {categories} choices "
-                f"and {context} features; expected at most {LARGEST:,}: use relax"
+                f"and {context} features; expected at most {LARGEST:,}: use relax, a network "
+                "(--agent relax-network)"
             )
         generator = torch.Generator().manual_seed(0)
         random = torch.randn(self.plain, width, generator=generator)

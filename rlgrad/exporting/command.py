@@ -68,7 +68,8 @@ class Export(Chosen):
             about, actor = self._about(run, seed, env), learner.actor()
             assert isinstance(actor, Actor)
             discrete = isinstance(env.action_space, Discrete)
-            data = model_of(actor, env.observation_space, discrete, about).SerializeToString()
+            space, masked = env.observation_space, learner.masked
+            data = model_of(actor, space, discrete, about, masked).SerializeToString()
             return data, about, largest_difference(data, actor, env)
         finally:
             env.close()

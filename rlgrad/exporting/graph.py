@@ -16,6 +16,7 @@ from rlgrad.normalise import CLIP
 
 OPSET, IR = 17, 8  # old enough for runtimes of 2022
 INPUT, LOGITS, PROBABILITIES = "observation", "logits", "probabilities"
+MASK = "action_mask"
 
 
 class Graph:
@@ -53,7 +54,7 @@ def takes(space: Space[Any]) -> tuple[int, list[int]]:
 
 
 def model_of(
-    actor: Actor, space: Space[Any], discrete: bool, about: Mapping[str, str]
+    actor: Actor, space: Space[Any], discrete: bool, about: Mapping[str, str], masked: bool = False
 ) -> onnx.ModelProto:
     """The policy of one seed, with a batch axis of any length.
 
@@ -62,19 +63,22 @@ def model_of(
         space: of observations.
         discrete: outputs ``[batch, A]``, else ``[batch, D, A]``.
         about: metadata.
+        masked: whether there is a second input of the outputs' shape, false where a category is
+            not allowed.
     """
     graph = Graph()
     y = _perceptron(graph, actor, _seen(graph, actor, _features(graph, space)))
     D, A = actor.shape
     shape = [A] if discrete else [D, A]
-    if actor.allowed is None:
-        graph.node("Reshape", y, graph.constant([-1, *shape], np.int64), output=LOGITS)
-    else:
-        y = graph.node("Reshape", y, graph.constant([-1, *shape], np.int64))
-        never = graph.constant(-np.inf)
-        graph.node("Where", graph.constant(actor.allowed, np.bool_), y, never, output=LOGITS)
+    conditions = [] if actor.allowed is None else [graph.constant(actor.allowed, np.bool_)]
+    conditions += [MASK] if masked else []
+    y = graph.node("Reshape", y, graph.constant([-1, *shape], np.int64))
+    for condition in conditions:
+        y = graph.node("Where", condition, y, graph.constant(-np.inf))
+    graph.node("Identity", y, output=LOGITS)
     graph.node("Softmax", LOGITS, output=PROBABILITIES, axis=-1)
-    return _model(graph, takes(space), shape, about)
+    inputs = {INPUT: takes(space)} | ({MASK: (TensorProto.BOOL, shape)} if masked else {})
+    return _model(graph, inputs, shape, about)
 
 
 def _features(graph: Graph, space: Space[Any]) -> str:
@@ -114,9 +118,15 @@ def _perceptron(graph: Graph, actor: Actor, x: str) -> str:
 
 
 def _model(
-    graph: Graph, takes: tuple[int, Sequence[int]], gives: Sequence[int], about: Mapping[str, str]
+    graph: Graph,
+    takes: Mapping[str, tuple[int, list[int]]],
+    gives: Sequence[int],
+    about: Mapping[str, str],
 ) -> onnx.ModelProto:
-    inputs = [helper.make_tensor_value_info(INPUT, takes[0], ["batch", *takes[1]])]
+    inputs = [
+        helper.make_tensor_value_info(name, kind, ["batch", *shape])
+        for name, (kind, shape) in takes.items()
+    ]
     outputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *gives])
         for name in (LOGITS, PROBABILITIES)

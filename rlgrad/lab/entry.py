@@ -9,12 +9,12 @@ from typing import Any
 
 from rlgrad.ambient import plain
 from rlgrad.errors import UsageError, nearest
+from rlgrad.finding import import_module, spec
 from rlgrad.lab import freeze
 from rlgrad.lab.freeze import CriticChoice, Frozen
 from rlgrad.lab.judging import judged
 from rlgrad.lab.measuring import Settings
 from rlgrad.lab.results import VarianceTable
-from rlgrad.make import import_module, spec
 from rlgrad.problems import PROBLEMS, Table, measure_all, problem
 from rlgrad.store import Run, find_run, read_run
 

@@ -15,12 +15,14 @@ from gymnasium.spaces.utils import flatdim, flatten_space
 from rlgrad import card_files, cards, store
 from rlgrad.actions import Actions
 from rlgrad.card_files import EnvCard
+from rlgrad.choosing import choose_masks
 from rlgrad.config import ESTIMATOR_OPTIONS, FIELDS, Config, check
 from rlgrad.critics import Critic
 from rlgrad.errors import UsageError
+from rlgrad.finding import import_module
 from rlgrad.learner import Learner
 from rlgrad.loading import load_stored, require_modules
-from rlgrad.make import import_module, make_one, time_limit
+from rlgrad.make import make_one, time_limit
 from rlgrad.preflight import observation_factors
 from rlgrad.store import Run
 
@@ -117,11 +119,14 @@ def fresh(
     resolved = cards.resolve(env_id, agent, None, flags, env_kwargs, env_modules)
     config = resolved.config
     one = make_one(env_id, resolved.env.kwargs, config.max_episode_steps)
+    masked, why = choose_masks(resolved.env, one, "auto", config.action_masks)
     space, actions = flatten_space(one.observation_space), Actions(one.action_space)
     one.close()
-    scale = observation_factors(space, config.observation_scale)
-    learner = Learner(_plain(config), flatdim(space), actions.sizes, [seed], scale)
-    return Frozen(learner, resolved.env, config, resolved.agent, seed, True), resolved.notes
+    scale = observation_factors(space, config)
+    learner = Learner(_plain(config), flatdim(space), actions.sizes, [seed], scale, masked=masked)
+    card = dataclasses.replace(resolved.env, masked=masked)
+    notes = (*resolved.notes, why) if why else resolved.notes
+    return Frozen(learner, card, config, resolved.agent, seed, True), notes
 
 
 def stored(
@@ -167,7 +172,9 @@ def stored(
             learner.critic = Critic(learner.features, config, 1)
     learner.config = config
     learner.action_critic = None  # the lab fits its own, the same for all estimators
-    env = dataclasses.replace(card_files.env_card(run.env_id), kwargs=run.env_kwargs)
+    env = dataclasses.replace(
+        card_files.env_card(run.env_id), kwargs=run.env_kwargs, masked=run.masked
+    )
     fits = critic == "fitted" or not has_critic
     return Frozen(learner, env, config, run.agent, seed, fits, step, path)
 

@@ -53,6 +53,10 @@ def tabulate(card: EnvCard, config: Config) -> Table | str:
     if is_simulated(card):
         simulator: Any = make_training(card, 1, config.max_episode_steps)
         return _probe(simulator) if isinstance(simulator, Probe) else "its states are no table"
+    if config.normalize_rewards:
+        return "its rewards are clipped, which no table says"
+    if card.masked:
+        return "its action masks are in no table"
     env = make_one(card.id, card.kwargs, config.max_episode_steps)
     reason = _obstacle(env)
     limit = time_limit(card.id, config.max_episode_steps)

@@ -19,7 +19,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from rlgrad.config import Config
 from rlgrad.errors import UsageError, nearest, shown
-from rlgrad.make import import_module, make_bare
+from rlgrad.finding import import_module
+from rlgrad.make import make_bare
 from rlgrad.peer_cards import Peer, slope
 
 # What a card may name where Stable-Baselines3 takes a class.

@@ -20,6 +20,7 @@ from rlgrad.clock import Clock, Seconds
 from rlgrad.engine import Outcome, Watch
 from rlgrad.errors import UsageError
 from rlgrad.make import make_one, score_to_solve
+from rlgrad.masking import offers_masks
 from rlgrad.options import Options
 from rlgrad.peer_cards import Peer
 from rlgrad.peers.algorithm import Subject, build, untouched
@@ -86,13 +87,17 @@ class PeerEngine:
         self.outcomes = [Outcome(seed) for seed in seeds]
         self.clocks = [Clock() for _ in seeds]
         self.device, why = choose_device(options.device, None)
-        self.where, self.vec = f"{self.device} ({why})", ""
+        self.where, self.vec, self.masked = f"{self.device} ({why})", "", False
         self.notes: list[str] = []
         self._states: list[Tensors] = [{} for _ in seeds]
         self._shares: dict[str, float] = {}
         self._i, self._looked = 0, 0
         self._algorithm: BaseAlgorithm | None = None
-        make_one(env.id, env.kwargs, self.config.max_episode_steps).close()
+        one = make_one(env.id, env.kwargs, self.config.max_episode_steps)
+        if offers_masks(one):
+            took = f"peers take no masks: {resolved.agent} may do what is forbidden"
+            self.notes.append(f"{env.id} masks actions, and {took}")
+        one.close()
         self._try()
 
     @property

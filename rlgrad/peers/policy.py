@@ -89,6 +89,8 @@ class PeerPolicy:
             at 0, which Stable-Baselines3 does not know.
     """
 
+    masked = False
+
     def __init__(self, subject: Subject, algorithm: BaseAlgorithm, env: VecEnv) -> None:
         one = subject.make()
         self.space, actions = one.observation_space, Actions(one.action_space)

@@ -12,10 +12,12 @@ from gymnasium.spaces import Discrete
 from gymnasium.spaces.utils import flatten
 from numpy.typing import NDArray
 
+from rlgrad.actions import Actions
 from rlgrad.agent import Agent
 from rlgrad.errors import UsageError
 from rlgrad.evaluation import LONGEST
 from rlgrad.make import make_bare, make_one
+from rlgrad.masking import KEY
 from rlgrad.streams import Purpose, derive
 from rlgrad.watching.values import Value
 
@@ -112,30 +114,44 @@ def play(
     """
     longest = None if env.spec and env.spec.max_episode_steps else LONGEST
     for episode in range(episodes):
-        observation, _ = env.reset(seed=derive(env_seed, Purpose.EVALUATE, 1, episode))
+        observation, info = env.reset(seed=derive(env_seed, Purpose.EVALUATE, 1, episode))
         total, step, ended = 0.0, 0, ""
         values: tuple[float, ...] = ()
         while True:
             if value is not None:
                 x = np.asarray(flatten(env.observation_space, observation), dtype=np.float32)
                 values = (*values, value(x))
-            action, chosen = _choice(agent, observation, deterministic)
-            p = agent.action_probability(observation)[0]
+            mask = _mask(agent, info, bool(ended))
+            action, chosen = _choice(agent, observation, deterministic, mask)
+            p = agent.action_probability(observation, mask)[0]
             yield Moment(
                 picture(env), episode, step, total, p.reshape(-1, p.shape[-1]),
                 () if ended else chosen, values, ended,
             )  # fmt: skip
             if ended:
                 break
-            observation, reward, terminated, truncated, _ = env.step(action)
+            observation, reward, terminated, truncated, info = env.step(action)
             total, step = total + float(reward), step + 1
             over = "terminated" if terminated else "truncated" if truncated else ""
             ended = over or ("given up" if step == longest else "")
 
 
-def _choice(agent: Agent, observation: Any, deterministic: bool) -> tuple[Any, tuple[int, ...]]:
+def _mask(agent: Agent, info: Mapping[str, Any], ended: bool) -> Any:
+    """The environment's mask for a policy that was trained with masks; all once it has ended."""
+    if not agent.policy.masked:
+        return None
+    if ended:
+        return np.ones(sum(Actions(agent.action_space).sizes))
+    if info.get(KEY) is None:
+        raise UsageError(f"the environment gave an info without {KEY!r}, and the run trained on it")
+    return info[KEY]
+
+
+def _choice(
+    agent: Agent, observation: Any, deterministic: bool, mask: Any
+) -> tuple[Any, tuple[int, ...]]:
     """(an action as the environment takes it, the category of each of its factors from 0)."""
-    action, _ = agent.predict(observation, deterministic=deterministic)
+    action, _ = agent.predict(observation, deterministic=deterministic, action_mask=mask)
     space = agent.action_space
     chosen = np.asarray(action) - np.asarray(getattr(space, "start", 0))
     inside = tuple(int(i) for i in chosen.reshape(-1))
