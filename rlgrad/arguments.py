@@ -66,7 +66,22 @@ def spelled(flags: Flags, arguments: Sequence[str]) -> list[str]:
             elif str(getattr(flags.get(name), "type", "")).partition(" ")[0] == "int":
                 part = _whole(part)
             tokens.append(part)
-    return tokens
+    return _gathered(flags, tokens)
+
+
+def _gathered(flags: Flags, tokens: Sequence[str]) -> list[str]:
+    """Tokens where each flag that takes a list of texts stands once, at the end, with all of it."""
+    others: list[str] = []
+    lists: dict[str, list[str]] = {}
+    now = others
+    for token in tokens:
+        if token.startswith("--"):
+            kind = str(getattr(flags.get(token[2:].replace("-", "_")), "type", ""))
+            now = lists.setdefault(token, []) if kind.startswith("tuple[str") else others
+            if now is not others:
+                continue
+        now.append(token)
+    return [*others, *(token for flag, values in lists.items() for token in (flag, *values))]
 
 
 def _whole(text: str) -> str:

@@ -7,9 +7,7 @@ and says which rows are transitions at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,24 +19,10 @@ from numpy.typing import NDArray
 from rlgrad.actions import Actions
 from rlgrad.chunked import ChunkedVectorEnv
 from rlgrad.errors import UsageError
-from rlgrad.output import write_whole
+from rlgrad.infos import Taken
 from rlgrad.pooled import PooledVectorEnv
 from rlgrad.rows import LaneError
 from rlgrad.simulators.base import TorchVectorEnv
-
-
-@contextmanager
-def kept_in(folder: Path) -> Iterator[None]:
-    """Write the traceback of an environment that fails to a file of ``folder``, and say so."""
-    try:
-        yield
-    except LaneError as error:
-        if error.details:
-            path = folder / "environment-error.txt"
-            with suppress(OSError):
-                write_whole(path, error.details.encode())
-                error.kept = str(path)
-        raise
 
 
 class Step(NamedTuple):
@@ -189,6 +173,35 @@ class Lanes:
         for lane in np.flatnonzero(done):
             final[lane] = np.asarray(last[lane], dtype=np.float32).reshape(-1)
         return final
+
+    def check_infos(self, vec: str) -> None:
+        """Refuse to count infos where there are none.
+
+        Args:
+            vec: what steps the environments, for the message.
+
+        Raises:
+            UsageError: with what to do instead.
+        """
+        if self.chunked is None:
+            self.close()
+            raise UsageError(
+                f"got --log-info, and the environments are stepped by --vec {vec}, which gives no "
+                "infos; --vec sync steps Gymnasium's own"
+            )
+
+    def infos(self) -> list[Taken]:
+        """What the infos of each lane gave since the last look; see ``Notes``.
+
+        Raises:
+            LaneError: where an environment was lost.
+        """
+        assert self.chunked is not None
+        try:
+            return list(self.chunked.call("take_infos"))
+        except LaneError as error:
+            self._tell(error)
+            raise
 
     def close(self) -> None:
         """Release the environment."""

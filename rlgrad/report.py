@@ -138,6 +138,8 @@ def _ending(seed: Mapping[str, Any], solved_at: float | None) -> str:
         parts.append(f"solved at {seed['solved_at_step']:,}")
     elif solved_at is not None:
         parts.append(f"not solved (needs {solved_at:g})")
+    if seed["status"] == "stopped":
+        parts.append(f"stopped: {seed['reason']}")
     return ", ".join(parts) or "finished"
 
 
