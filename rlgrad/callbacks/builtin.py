@@ -22,7 +22,9 @@ class StopOnReward(Callback):
         together: let all seeds train on until each of those that train has reached it once.
     """
 
-    def __init__(self, score: float, *, evaluation: bool = False, together: bool = False) -> None:
+    def __init__(
+        self, score: int | float, *, evaluation: bool = False, together: bool = False
+    ) -> None:
         self.score, self.evaluation, self.together = score, evaluation, together
         self.reached: set[int] = set()
 
