@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from rlgrad.terminal import STDERR, console, tell
+from rlgrad.terminal import STDERR, console, fitted, tell
 
 
 class Status(NamedTuple):
@@ -63,6 +63,8 @@ class Screen:
 
     def say(self, line: str) -> None:
         """A line that stays."""
+        if self.console.is_terminal:
+            line = fitted(line, self.console.width)
         self.console.print(line, markup=False)
 
     def seldom(self, line: str) -> None:
@@ -157,15 +159,15 @@ class Board:
 
 
 def describe(status: Status) -> str:
-    """One line: steps, return, seeds, speed."""
+    """Steps, return, seeds, steps per second: at most 60 columns, beside a bar and a time."""
     parts = [f"{short(status.step)}/{short(status.total)} steps"]
     if not math.isnan(status.mean_return):
         parts.append(f"return {status.mean_return:.4g}")
     if status.seeds > 1:
-        parts.append(f"{status.running}/{status.seeds} seeds running")
+        parts.append(f"{status.running}/{status.seeds} running")
     if status.solved:
         parts.append(f"{status.solved} solved")
-    parts.append(f"{short(status.steps_per_second)} steps/s")
+    parts.append(f"{short(status.steps_per_second)}/s")
     return "  ".join(parts)
 
 
@@ -180,7 +182,7 @@ def briefly(status: Status) -> str:
 def short(number: int | float) -> str:
     """Three significant digits: 512, 58.6k, 1.23M."""
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= unit:
+        if number >= 0.9995 * unit:  # what three digits round up to it
             return f"{number / unit:.3g}{name}"
     return f"{number:.0f}"
 

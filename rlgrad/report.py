@@ -163,10 +163,12 @@ def print_summary(result: Mapping[str, Any], log_dir: str) -> None:
     console.print()
     console.print(table)
     if episodes:
-        console.print(
+        line = (
             f"evaluated on {episodes[0]} fresh episodes of {result['environment']} each way, "
-            "mean ± deviation; solved: mean return of the last 100 training episodes",
-            soft_wrap=True,
+            "mean ± deviation; solved: mean return of the last 100 training episodes"
         )
+        if console.is_terminal:
+            line = terminal.fitted(line, console.width)
+        console.print(line, soft_wrap=True, markup=False)
     console.print(f"run          {result['run']}", soft_wrap=True, markup=False)
     console.print(f"TensorBoard  tensorboard --logdir {log_dir}", soft_wrap=True, markup=False)

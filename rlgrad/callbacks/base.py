@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, SupportsFloat
 
 from rlgrad.agent import Agent
 from rlgrad.clock import Seconds
@@ -103,7 +103,7 @@ class Callback:
     def on_iteration(self, progress: Progress) -> None:
         """After a rollout and its update; on a GPU after up to 16 of them."""
 
-    def on_log(self, progress: Progress, seed: int) -> Mapping[str, float]:
+    def on_log(self, progress: Progress, seed: int) -> Mapping[str, SupportsFloat]:
         """Numbers by tag, to be logged with the others of a seed, every ``--log-freq``."""
         return {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, SupportsFloat
 
 from rlgrad.callbacks.base import Callback, Progress
 from rlgrad.engine import WINDOW
@@ -70,10 +70,10 @@ class CustomScalars(Callback):
             ``{"probe/left": 0.5}``; called at every logged point of the seed.
     """
 
-    def __init__(self, function: Callable[[Progress, int], Mapping[str, float]]) -> None:
+    def __init__(self, function: Callable[[Progress, int], Mapping[str, SupportsFloat]]) -> None:
         self.function = function
 
-    def on_log(self, progress: Progress, seed: int) -> Mapping[str, float]:
+    def on_log(self, progress: Progress, seed: int) -> Mapping[str, SupportsFloat]:
         """Ask the function."""
         return self.function(progress, seed)
 
