@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from rlgrad.terminal import STDERR, console, fitted, tell
+from rlgrad.terminal import STDERR, console, show, tell
 
 
 class Status(NamedTuple):
@@ -63,9 +63,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        if self.console.is_terminal:
-            line = fitted(line, self.console.width)
-        self.console.print(line, markup=False)
+        show(self.console, line)
 
     def seldom(self, line: str) -> None:
         """A plain line every few seconds, where there is no live part."""

@@ -86,6 +86,12 @@ def fitted(line: str, width: int) -> str:
     )
 
 
+def show(to: Console, line: str) -> None:
+    """A line as it is; on a terminal broken between words."""
+    text = fitted(line, to.width) if to.is_terminal else line
+    to.print(text, markup=False, soft_wrap=True)
+
+
 def tell(line: str) -> None:
     """A line on standard error, if anyone can be told."""
     if STDERR.isatty():
