@@ -27,30 +27,34 @@ SETUP = (
     "train CartPole-v1 --estimator relax --seeds 3 -n 4e4 --quiet --log-dir runs",
     "train CartPole-v1 --agent reinforce --seeds 3 -n 4e4 --quiet --log-dir runs",
 )
-FINISHED = "\x1b]finished"
-# Name to (command, seconds after which its screen is taken; 0: at its end).
+# Name to (command, what its screen shows when it is taken; empty: at its end).
 SHOTS = {
-    "help": ("--help", 0),
-    "train-live": ("train CartPole-v1 --estimator relax --seeds 20 -n 1e6 --log-dir live", 12),
-    "train-done": ("train CartPole-v1 --estimator relax -n 2e4 --log-dir other", 0),
-    "train-seeds": ("train Acrobot-v1 --seeds 3 -n 4096 --eval-episodes 5 --log-dir other", 0),
-    "train-peer": ("train CartPole-v1 --agent sb3-ppo -n 4096 --log-dir other", 0),
-    "train-help": ("train CartPole-v1 --help", 0),
-    "resume": ("resume latest -n 5e4 --log-dir runs", 0),
-    "evaluate": ("evaluate latest --log-dir runs", 0),
-    "compare-live": ("compare CartPole-v1 --agents reinforce,relax,sb3-ppo --seeds 3 "
-                     "--jobs 2 -n 2e5 --log-dir compared", 25),
-    "compare": ("compare runs/CartPole-v1/*/*", 0),
-    "variance": ("variance bandit --draws 2000", 0),
+    "help": ("--help", ""),
+    "train-live": (
+        "train CartPole-v1 --estimator relax --seeds 20 -n 1e6 --log-dir live",
+        r"[2-9]% .*return",
+    ),
+    "train-done": ("train CartPole-v1 --estimator relax -n 2e4 --log-dir other", ""),
+    "train-seeds": ("train Acrobot-v1 --seeds 3 -n 4096 --eval-episodes 5 --log-dir other", ""),
+    "train-peer": ("train CartPole-v1 --agent sb3-ppo -n 4096 --log-dir other", ""),
+    "train-help": ("train CartPole-v1 --help", ""),
+    "resume": ("resume latest -n 5e4 --log-dir runs", ""),
+    "evaluate": ("evaluate latest --log-dir runs", ""),
+    "compare-live": (
+        "compare CartPole-v1 --agents reinforce,relax --jobs 2 -n 2e5 --log-dir compared",
+        r"return(.|\n)*return",
+    ),
+    "compare": ("compare runs/CartPole-v1/*/*", ""),
+    "variance": ("variance bandit --draws 2000", ""),
     "variance-run": ("variance --run latest --log-dir runs --states 2048 --fit-states 2048 "
-                     "--split-states 8 --train-steps 10", 0),
-    "list-agents": ("list agents", 0),
-    "list-envs": ("list envs", 0),
-    "list-estimators": ("list estimators", 0),
-    "doctor": ("doctor", 0),
+                     "--split-states 8 --train-steps 10", ""),
+    "list-agents": ("list agents", ""),
+    "list-envs": ("list envs", ""),
+    "list-estimators": ("list estimators", ""),
+    "doctor": ("doctor", ""),
     "errors": ("train CartPol-v1; rlgrad train Pendulum-v1; rlgrad evaluate nowhere; "
                "rlgrad train CartPole-v1 --lerning-rate 1; rlgrad tran; "
-               "rlgrad train CartPole-v1 --learning-rate fast", 0),
+               "rlgrad train CartPole-v1 --learning-rate fast", ""),
 }  # fmt: skip
 
 
@@ -62,13 +66,13 @@ def tmux(*words: str) -> str:
     return done.stdout
 
 
-def screen(command: str, width: int, after: float, cwd: Path) -> str:
+def screen(command: str, width: int, moment: str, cwd: Path) -> str:
     """What a terminal of a width shows of ``rlgrad COMMAND``, with its escape sequences.
 
     Args:
         command: after ``rlgrad``.
         width: columns.
-        after: seconds after which it is taken and the command ended; 0: at the command's end.
+        moment: pattern of the screen at which it is taken; empty: at the command's end.
         cwd: where it runs.
     """
     script = cwd / "command.sh"
@@ -81,8 +85,9 @@ def screen(command: str, width: int, after: float, cwd: Path) -> str:
         *("-c", str(cwd), "bash", str(script)),
     )
     try:
-        if after:
-            time.sleep(after)
+        if moment:
+            while not re.search(moment, tmux("capture-pane", "-p")):
+                time.sleep(0.5)
         else:
             tmux("wait-for", "done")
         text = tmux("capture-pane", "-e", "-p", "-S", "-")
@@ -128,9 +133,9 @@ def main() -> None:
             words = [sys.executable, "-m", "rlgrad", *command.split()]
             subprocess.run(words, cwd=work, check=True)
     for name in options.only.split(","):
-        command, after = SHOTS[name]
+        command, moment = SHOTS[name]
         for width in map(int, options.widths.split(",")):
-            text = screen(command, width, after, work)
+            text = screen(command, width, moment, work)
             for dark in (False, True):
                 stem = f"{name}-{width}-{'dark' if dark else 'light'}"
                 html = options.folder / f"{stem}.html"
