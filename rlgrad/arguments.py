@@ -19,6 +19,7 @@ from rlgrad.errors import UsageError, nearest
 
 NARROWEST = 40
 BORDER = re.compile(r"╭|[│╰╯─ -]*$")
+COLOUR = re.compile("\x1b\\[[0-9;]*m")
 Flags = dict[str, dataclasses.Field[Any]]
 
 
@@ -130,7 +131,7 @@ def parse(command: type, name: str, arguments: Sequence[str], **kwargs: Any) -> 
         if stop.code in (0, None):
             raise
         # A box with its title in the border, or on plain terminals a title, a rule and the text.
-        lines = caught.getvalue().splitlines()
+        lines = COLOUR.sub("", caught.getvalue()).splitlines()
         text = ["" if BORDER.match(line) else line.strip("│ ") for line in lines]
         blocks = [list(block) for full, block in groupby(text, bool) if full]
         chosen = blocks[:1] if lines and lines[0].startswith("╭") else blocks[1:2]

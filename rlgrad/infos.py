@@ -138,7 +138,7 @@ class Infos:
             for key in missed
         ]
 
-    def state(self) -> list[dict[str, list[float]]]:
+    def state(self) -> list[dict[str, list[int | float]]]:
         """For a checkpoint, by seed."""
         return [{key: list(each) for key, each in noted.items()} for noted in self._noted]
 

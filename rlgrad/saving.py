@@ -35,7 +35,7 @@ class Standing:
     exact: bool = True
     """Whether all so far is, bit for bit, what one process would have given."""
 
-    infos: list[dict[str, list[float]]] = field(default_factory=list)
+    infos: list[dict[str, list[int | float]]] = field(default_factory=list)
     """See ``Infos.state``."""
     callbacks: list[dict[str, Any]] = field(default_factory=list)
     """See ``Callbacks.states``."""

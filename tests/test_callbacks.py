@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from static import tensors_everywhere, trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rlgrad
 from rlgrad import cards, store
 from rlgrad.callbacks import Callback, CustomScalars, InfoScalars, Progress, StopOnReward
+from rlgrad.callbacks.calling import check_callbacks
 from rlgrad.captured.engine import Captured
 from rlgrad.cli import main
 from rlgrad.engine import Outcome
 from rlgrad.errors import UsageError
 from rlgrad.info_notes import Counted, Notes
 from rlgrad.infos import Infos, merged, parse_wanted
-from rlgrad.options import Options
-from rlgrad.trainer import Trainer
 
 torch.set_num_threads(1)
 SMALL = {
@@ -162,13 +162,14 @@ class Best(Callback):
         self.seen = state["seen"]
 
 
+@pytest.mark.slow
 def test_a_stopped_seed_is_frozen_and_evaluated_and_the_others_keep_their_bits(small):
     straight, run = small(seeds="1000,1001"), small(seeds="1000,1001", callbacks=[Best(2)])
     first, second = run.result()["seeds"]
     assert (first["status"], first["steps"], first["reason"]) == ("stopped", 32, "that is enough")
     assert first["evaluation"]["sampled"]["episodes"] == 2
     assert (second["status"], second["steps"]) == ("finished", 96)
-    short = small(seeds="1000", callbacks=[Best(2)])
+    short = small(seeds=[1000], callbacks=[Best(2)])
     one, other, alone = learned(straight), learned(run), learned(short)
     policies = [name for name in one if name.startswith("policy")]
     assert policies
@@ -178,11 +179,9 @@ def test_a_stopped_seed_is_frozen_and_evaluated_and_the_others_keep_their_bits(s
     assert [s["steps"] for s in again.result()["seeds"]] == [32, 128]
 
 
-def test_a_seed_is_frozen_on_the_device_too():
-    resolved = cards.resolve("CartPole-v1", "actor-critic", None, {
-        "num_envs": 2, "num_steps": 4, "hidden": (8,), "total_timesteps": 512,
-    })  # fmt: skip
-    engine = Captured(Trainer(resolved, [1000, 1001], Options()), recorded=False)
+def test_a_seed_is_frozen_on_the_device_too(monkeypatch):
+    tensors_everywhere(monkeypatch)
+    engine = Captured(trainer("actor-critic", total_timesteps=512), recorded=False)
 
     class Watch:
         stopped, looks, kept = False, 0, None
@@ -194,12 +193,14 @@ def test_a_seed_is_frozen_on_the_device_too():
             self.looks += 1
             if self.looks == 3:
                 engine.outcomes[0].status = "stopped"
+                self.steps = engine.outcomes[0].steps
                 self.kept = [x[0].clone() for x in engine.trainer.learner.parameters()]
 
     watch = Watch()
     engine.run(watch)
     now = list(engine.trainer.learner.parameters())
-    assert [o.steps for o in engine.outcomes] == [24, 512]
+    assert [o.steps for o in engine.outcomes] == [watch.steps, 512]
+    assert 0 < watch.steps < 512
     assert all(torch.equal(x[0], y) for x, y in zip(now, watch.kept, strict=True))
     assert any(not torch.equal(x[1], x[0]) for x in now)
     engine.close()
@@ -310,21 +311,15 @@ class Misspelled(Callback):
         pass
 
 
-@pytest.mark.parametrize(
-    ("callbacks", "words"),
-    [
-        ([Misspelled()], "Misspelled has on_itteration; did you mean on_iteration?"),
-        ([print], r"callbacks\[0\] = <built-in function print>; expected an object"),
-        (StopOnReward(3), "expected a list of Callback"),
-    ],
-    ids=["method", "function", "no list"],
-)
-def test_what_is_no_callback_is_refused_before_anything_is_written(
-    small, tmp_path, callbacks, words
-):
+def test_what_is_no_callback_is_refused_before_anything_is_written(small, tmp_path):
+    words = r"Misspelled has on_itteration; did you mean on_iteration\?"
     with pytest.raises(UsageError, match=words):
-        small(callbacks=callbacks)
+        small(callbacks=[Misspelled()])
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UsageError, match=r"callbacks\[1\] = <built-in function print>; expected"):
+        check_callbacks([StopOnReward(3), print])
+    with pytest.raises(UsageError, match="expected a list of Callback"):
+        check_callbacks(StopOnReward(3))
 
 
 # --------------------------------------------------------------------------------------- resume
@@ -407,7 +402,7 @@ def test_a_seeds_infos_are_the_same_alone_and_among_others(small, agent):
     options = {"log_info": ("draw", "draw:end", "time"), "total_timesteps": 64}
     if agent != "actor-critic":
         options["num_steps"] = cards.resolve("CartPole-v1", agent).config.num_steps
-    alone = small(agent=agent, seeds="1001", **options)
+    alone = small(agent=agent, seeds=[1001], **options)
     among = small(agent=agent, seeds="1000-1002", **options)
     for tag in ("info/draw", "info/draw_end", "info/time"):
         assert means(alone, tag, 1001) == means(among, tag, 1001) != []
@@ -424,6 +419,7 @@ def test_keys_without_numbers_are_told_once(small, capsys):
     assert "--log-info time" not in said
 
 
+@pytest.mark.slow
 def test_peers_log_infos_and_call_callbacks_with_the_bits_of_learn(small):
     heard = Heard()
     heard.on_log = lambda progress, seed: {"probe/count": heard.count}
