@@ -124,6 +124,7 @@ def parse(command: type, name: str, arguments: Sequence[str], **kwargs: Any) -> 
         os.environ["COLUMNS"] = str(NARROWEST)  # tyro's help never ends on a narrower terminal
     try:
         with contextlib.redirect_stderr(caught):
+            tyro.extras.set_accent_color("cyan")  # its dim white cannot be read on a light ground
             # tyro leaves a positional with a default out of the usage line.
             prog = f"rlgrad {name} ENV" if "default" in kwargs else f"rlgrad {name}"
             return tyro.cli(command, prog=prog, args=list(arguments), **kwargs)

@@ -19,6 +19,8 @@ from rich.progress import (
 
 from rlgrad.terminal import STDERR, console, show, tell
 
+_TRACK = "bright_black"  # of a bar; rich's own is so dark that on a light ground it looks full
+
 
 class Status(NamedTuple):
     """Where training stands."""
@@ -85,7 +87,7 @@ class Display:
         self._title = title
         self._screen = Screen(
             quiet,
-            BarColumn(bar_width=20),
+            BarColumn(20, style=_TRACK),
             TaskProgressColumn(),
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(compact=True),
@@ -124,7 +126,7 @@ class Board:
         self._screen = Screen(
             quiet,
             TextColumn("{task.description}"),
-            BarColumn(bar_width=12),
+            BarColumn(12, style=_TRACK),
             TaskProgressColumn(),
             TextColumn("{task.fields[status]}"),
         )

@@ -312,7 +312,7 @@ class Misspelled(Callback):
 
 
 def test_what_is_no_callback_is_refused_before_anything_is_written(small, tmp_path):
-    words = r"Misspelled has on_itteration; did you mean on_iteration\?"
+    words = r"Misspelled has on_itteration; did you mean on_iteration"
     with pytest.raises(UsageError, match=words):
         small(callbacks=[Misspelled()])
     assert list(tmp_path.iterdir()) == []
