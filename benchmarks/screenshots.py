@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -31,8 +32,8 @@ SETUP = (
 SHOTS = {
     "help": ("--help", ""),
     "train-live": (
-        "train CartPole-v1 --estimator relax --seeds 20 -n 1e6 --log-dir live",
-        r"[2-9]% .*return",
+        "train CartPole-v1 --estimator relax --seeds 20 --log-dir live",
+        r"[5-9][0-9]% .*solved",
     ),
     "train-done": ("train CartPole-v1 --estimator relax -n 2e4 --log-dir other", ""),
     "train-seeds": ("train Acrobot-v1 --seeds 3 -n 4096 --eval-episodes 5 --log-dir other", ""),
@@ -93,8 +94,9 @@ def screen(command: str, width: int, moment: str, cwd: Path) -> str:
         text = tmux("capture-pane", "-e", "-p", "-S", "-")
     finally:
         tmux("kill-server")
-    shown = f"$ rlgrad {command}".replace("; rlgrad", "\n$ rlgrad")
-    return "\n".join([shown if ";" not in command else "", text.rstrip()]).lstrip("\n")
+    shown = f"$ rlgrad {command}"
+    prompt = "\n".join(textwrap.wrap(shown, width, drop_whitespace=False))
+    return f"{prompt}\n{text.rstrip()}"
 
 
 def page(text: str, width: int, dark: bool) -> str:
