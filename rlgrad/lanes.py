@@ -186,8 +186,8 @@ class Lanes:
         if self.chunked is None:
             self.close()
             raise UsageError(
-                f"got --log-info, and the environments are stepped by --vec {vec}, which gives no "
-                "infos; --vec sync steps Gymnasium's own"
+                f"got --log-info, but what steps the environments, {vec}, gives no infos; use "
+                "--vec sync, which is Gymnasium's own"
             )
 
     def infos(self) -> list[Taken]:

@@ -437,7 +437,7 @@ def test_peers_log_infos_and_call_callbacks_with_the_bits_of_learn(small):
 
 @pytest.mark.parametrize("vec", ["auto", "envpool"])
 def test_infos_of_what_gives_none_are_refused(small, tmp_path, vec):
-    with pytest.raises(UsageError, match=r"got --log-info, .* gives no infos; --vec sync"):
+    with pytest.raises(UsageError, match=r"got --log-info, .* gives no infos; use --vec sync"):
         small(env="CartPole-v1", log_info=("x",), vec=vec)
     assert list(tmp_path.iterdir()) == []
 

@@ -60,7 +60,8 @@ class _Follower(BaseCallback):
 
     def _on_step(self) -> bool:
         if self.engine.notes_of_infos.keys:
-            for info, ended in zip(self.locals["infos"], self.locals["dones"], strict=True):
+            found = self.locals.get("infos", ()), self.locals.get("dones", ())
+            for info, ended in zip(*found, strict=True):
                 self.engine.notes_of_infos.add(info, bool(ended))
         return not self.watch.stopped
 
