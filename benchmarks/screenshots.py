@@ -46,7 +46,7 @@ SHOTS = {
         r"return(.|\n)*return",
     ),
     "compare": ("compare runs/CartPole-v1/*/*", ""),
-    "variance": ("variance bandit --draws 2000", ""),
+    "variance": ("variance bandit --draws 2000 --train-steps 20", ""),
     "variance-run": ("variance --run latest --log-dir runs --states 2048 --fit-states 2048 "
                      "--split-states 8 --train-steps 10", ""),
     "list-agents": ("list agents", ""),
