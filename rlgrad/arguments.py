@@ -19,6 +19,7 @@ from rlgrad.errors import UsageError, nearest
 
 NARROWEST = 40
 BORDER = re.compile(r"╭|[│╰╯─ -]*$")
+COLOUR = re.compile("\x1b\\[[0-9;]*m")
 Flags = dict[str, dataclasses.Field[Any]]
 
 
@@ -66,7 +67,22 @@ def spelled(flags: Flags, arguments: Sequence[str]) -> list[str]:
             elif str(getattr(flags.get(name), "type", "")).partition(" ")[0] == "int":
                 part = _whole(part)
             tokens.append(part)
-    return tokens
+    return _gathered(flags, tokens)
+
+
+def _gathered(flags: Flags, tokens: Sequence[str]) -> list[str]:
+    """Tokens where each flag that takes a list of texts stands once, at the end, with all of it."""
+    others: list[str] = []
+    lists: dict[str, list[str]] = {}
+    now = others
+    for token in tokens:
+        if token.startswith("--"):
+            kind = str(getattr(flags.get(token[2:].replace("-", "_")), "type", ""))
+            now = lists.setdefault(token, []) if kind.startswith("tuple[str") else others
+            if now is not others:
+                continue
+        now.append(token)
+    return [*others, *(token for flag, values in lists.items() for token in (flag, *values))]
 
 
 def _whole(text: str) -> str:
@@ -108,6 +124,7 @@ def parse(command: type, name: str, arguments: Sequence[str], **kwargs: Any) -> 
         os.environ["COLUMNS"] = str(NARROWEST)  # tyro's help never ends on a narrower terminal
     try:
         with contextlib.redirect_stderr(caught):
+            tyro.extras.set_accent_color("cyan")  # its dim white cannot be read on a light ground
             # tyro leaves a positional with a default out of the usage line.
             prog = f"rlgrad {name} ENV" if "default" in kwargs else f"rlgrad {name}"
             return tyro.cli(command, prog=prog, args=list(arguments), **kwargs)
@@ -115,7 +132,7 @@ def parse(command: type, name: str, arguments: Sequence[str], **kwargs: Any) -> 
         if stop.code in (0, None):
             raise
         # A box with its title in the border, or on plain terminals a title, a rule and the text.
-        lines = caught.getvalue().splitlines()
+        lines = COLOUR.sub("", caught.getvalue()).splitlines()
         text = ["" if BORDER.match(line) else line.strip("│ ") for line in lines]
         blocks = [list(block) for full, block in groupby(text, bool) if full]
         chosen = blocks[:1] if lines and lines[0].startswith("╭") else blocks[1:2]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -135,13 +137,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def usage() -> str:
     """The overview that ``rlgrad --help`` prints."""
+    width = max(40, shutil.get_terminal_size().columns - 1)
+
+    def wrapped(text: str, first: str = "") -> str:
+        return textwrap.fill(text, width, initial_indent=first, subsequent_indent=" " * len(first))
+
     lines = [
         "usage: rlgrad COMMAND ...",
         "",
-        rlgrad.__doc__ or "",
+        wrapped(rlgrad.__doc__ or ""),
         "",
         "commands:",
-        *(f"  {name:10s} {(c.__doc__ or '').splitlines()[0]}" for name, c in COMMANDS.items()),
+        *(wrapped((c.__doc__ or "").split("\n")[0], f"  {n:10s} ") for n, c in COMMANDS.items()),
         "",
         "  rlgrad train CartPole-v1 --estimator relax",
         "  rlgrad resume latest",

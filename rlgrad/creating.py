@@ -48,8 +48,16 @@ def card_text(resolved: Resolved, seeds: Sequence[int]) -> str:
     )
 
 
-def create(resolved: Resolved, seeds: Sequence[int], options: Options) -> Run:
+def create(
+    resolved: Resolved, seeds: Sequence[int], options: Options, callbacks: Sequence[str] = ()
+) -> Run:
     """Make a run's directory with its card, command and options.
+
+    Args:
+        resolved: what is trained.
+        seeds: on which seeds.
+        options: how.
+        callbacks: names of those that watch it.
 
     Raises:
         UsageError: where the directory cannot be written.
@@ -77,6 +85,7 @@ def create(resolved: Resolved, seeds: Sequence[int], options: Options) -> Run:
             "notes": list(resolved.notes),
             "tuning": resolved.tuning,
             "options": asdict(options),
+            "callbacks": list(callbacks),
         }
         write_whole(path / "run.json", json.dumps(about, indent=1).encode())
     except OSError as error:

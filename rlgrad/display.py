@@ -17,7 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from rlgrad.terminal import STDERR, console, tell
+from rlgrad.terminal import STDERR, console, show, tell
+
+_TRACK = "bright_black"  # of a bar; rich's own is so dark that on a light ground it looks full
 
 
 class Status(NamedTuple):
@@ -63,7 +65,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        self.console.print(line, markup=False)
+        show(self.console, line)
 
     def seldom(self, line: str) -> None:
         """A plain line every few seconds, where there is no live part."""
@@ -85,7 +87,7 @@ class Display:
         self._title = title
         self._screen = Screen(
             quiet,
-            BarColumn(bar_width=20),
+            BarColumn(20, style=_TRACK),
             TaskProgressColumn(),
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(compact=True),
@@ -124,7 +126,7 @@ class Board:
         self._screen = Screen(
             quiet,
             TextColumn("{task.description}"),
-            BarColumn(bar_width=12),
+            BarColumn(12, style=_TRACK),
             TaskProgressColumn(),
             TextColumn("{task.fields[status]}"),
         )
@@ -157,15 +159,15 @@ class Board:
 
 
 def describe(status: Status) -> str:
-    """One line: steps, return, seeds, speed."""
+    """Steps, return, seeds, steps per second: at most 60 columns, beside a bar and a time."""
     parts = [f"{short(status.step)}/{short(status.total)} steps"]
     if not math.isnan(status.mean_return):
         parts.append(f"return {status.mean_return:.4g}")
     if status.seeds > 1:
-        parts.append(f"{status.running}/{status.seeds} seeds running")
+        parts.append(f"{status.running}/{status.seeds} running")
     if status.solved:
         parts.append(f"{status.solved} solved")
-    parts.append(f"{short(status.steps_per_second)} steps/s")
+    parts.append(f"{short(status.steps_per_second)}/s")
     return "  ".join(parts)
 
 
@@ -180,7 +182,7 @@ def briefly(status: Status) -> str:
 def short(number: int | float) -> str:
     """Three significant digits: 512, 58.6k, 1.23M."""
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= unit:
+        if number >= 0.9995 * unit:  # what three digits round up to it
             return f"{number / unit:.3g}{name}"
     return f"{number:.0f}"
 

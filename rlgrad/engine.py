@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from rlgrad.clock import Seconds
+from rlgrad.infos import Taken
 
 WINDOW = 100
 """Training episodes whose mean return decides whether a seed counts as solved."""
@@ -33,7 +34,7 @@ class Outcome:
     """Where a seed stands, and how it ended."""
 
     seed: int
-    status: Literal["running", "finished", "solved", "failed", "interrupted"] = "running"
+    status: Literal["running", "finished", "solved", "stopped", "failed", "interrupted"] = "running"
     steps: int = 0
     """Valid env steps."""
     episodes: int = 0
@@ -44,6 +45,7 @@ class Outcome:
     solved_at_seconds: dict[str, float] | None = None
     """CPU and wall seconds of training when the seed counted as solved."""
     reason: str = ""
+    """Why it failed, or was stopped."""
     evaluation: dict[str, Any] | None = None
 
     def plain(self) -> dict[str, Any]:
@@ -115,7 +117,7 @@ class Engine(Protocol):
     """Trains S seeds."""
 
     outcomes: list[Outcome]
-    """Of each seed; ``run`` keeps them up to date."""
+    """Of each seed; ``run`` keeps them up to date, and trains those on that are "running"."""
     solved_at: float | None
     notes: list[str]
     """What the user should hear before training."""
@@ -136,6 +138,9 @@ class Engine(Protocol):
 
     def seconds(self, i: int | None = None) -> Seconds:
         """Of training: of seed number i with those that share them; None: of the whole run."""
+
+    def infos(self) -> Sequence[Taken]:
+        """What infos gave since the last look, by seed; only where ``--log-info`` asks for it."""
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and counters for a checkpoint."""

@@ -23,6 +23,17 @@ class UsageError(ValueError):
         return text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}..."
 
 
+class TracedError(UsageError):
+    """A fault in code that is not rlgrad's, told in a line, with a traceback that is kept apart."""
+
+    details = ""
+    """The traceback; empty: there is none."""
+    file = "error.txt"
+    """Name of the file of a run's directory that keeps it."""
+    kept = ""
+    """Path of that file once it is written."""
+
+
 def shown(value: object, most: int = 80) -> str:
     """``repr`` of what came, cut where it is too long for a line."""
     text = repr(value)

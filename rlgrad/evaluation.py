@@ -17,8 +17,8 @@ from rlgrad.engine import Outcome
 from rlgrad.errors import UsageError
 from rlgrad.finding import import_module
 from rlgrad.lanes import Lanes
-from rlgrad.loading import load_policy, load_stored, require_modules
-from rlgrad.make import make_evaluation, make_one, time_limit
+from rlgrad.loading import acting, load_policy, load_stored, require_modules
+from rlgrad.make import make_evaluation, time_limit
 from rlgrad.store import Run, find_run, read_run
 from rlgrad.streams import Purpose, Streams, derive
 
@@ -197,11 +197,7 @@ def load(
     require_modules(found, env_modules)
     seed = found.seeds[0] if seed is None else seed
     policy = load_policy(found, seed, find_checkpoint(found, which, seed))
-    env = make_one(found.env_id, found.env_kwargs, found.config.max_episode_steps)
-    try:
-        return Agent(policy, env.observation_space, env.action_space, seed)
-    finally:
-        env.close()
+    return acting(found, seed, policy)
 
 
 def evaluate_run(

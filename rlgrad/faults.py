@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from rlgrad.engine import diverged
-from rlgrad.errors import UsageError, is_out_of_memory, out_of_memory
+from rlgrad.errors import TracedError, UsageError, is_out_of_memory, out_of_memory
+from rlgrad.output import write_whole
 from rlgrad.rollout import Rollout
 from rlgrad.store import Run
 
 
 class FaultError(UsageError):
     """Training ended early; the message says where it stood and what is kept."""
+
+
+@contextmanager
+def kept_in(folder: Path) -> Iterator[None]:
+    """Write the traceback of a fault in others' code to a file of ``folder``, and say so."""
+    try:
+        yield
+    except TracedError as error:
+        if error.details:
+            path = folder / error.file
+            with suppress(OSError):
+                write_whole(path, error.details.encode())
+                error.kept = str(path)
+        raise
 
 
 class Faults:

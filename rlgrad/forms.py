@@ -34,13 +34,25 @@ RESULT = {
     "solved_at?": (float, None),
 }
 """Form of result.json."""
-ABOUT: dict[str, Any] = {"versions": {}, "options": {}, "resumed?": [{}]}
+ABOUT: dict[str, Any] = {
+    "versions": {},
+    "options": {},
+    "resumed?": [{}],
+    "callbacks?": [str],
+}
 """Form of run.json, as far as going on needs it."""
 COUNTERS = {"steps": [int], "seeds": [int]}
 """Form of what every checkpoint tells."""
 STANDING = {"outcomes": [OUTCOME], "seconds": [float], "iteration": int, "device": str}
 """Form of what a checkpoint tells beside that, if a run can go on from it."""
-SESSION = {"record": int, "pending": [int], "evaluated": [int], "exact": bool}
+SESSION = {
+    "record": int,
+    "pending": [int],
+    "evaluated": [int],
+    "exact": bool,
+    "infos?": [{}],
+    "callbacks?": [{"name": str, "state": {}}],
+}
 """Form of ``Standing`` in a checkpoint."""
 RUN = {
     "agent": str,

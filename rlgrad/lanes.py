@@ -7,9 +7,7 @@ and says which rows are transitions at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,25 +19,11 @@ from numpy.typing import NDArray
 from rlgrad.actions import Actions
 from rlgrad.chunked import Advance, ChunkedVectorEnv
 from rlgrad.errors import UsageError
+from rlgrad.infos import Taken
 from rlgrad.masking import MaskedBox
-from rlgrad.output import write_whole
 from rlgrad.pooled import PooledVectorEnv
 from rlgrad.rows import LaneError
 from rlgrad.simulators.base import TorchVectorEnv
-
-
-@contextmanager
-def kept_in(folder: Path) -> Iterator[None]:
-    """Write the traceback of an environment that fails to a file of ``folder``, and say so."""
-    try:
-        yield
-    except LaneError as error:
-        if error.details:
-            path = folder / "environment-error.txt"
-            with suppress(OSError):
-                write_whole(path, error.details.encode())
-                error.kept = str(path)
-        raise
 
 
 class Step(NamedTuple):
@@ -214,6 +198,31 @@ class Lanes:
         for lane in np.flatnonzero(done):
             final[lane] = np.asarray(last[lane], dtype=np.float32).reshape(-1)
         return final
+
+    def check_infos(self, vec: str) -> None:
+        """Refuse to count infos where there are none.
+
+        Args:
+            vec: what steps the environments, for the message.
+
+        Raises:
+            UsageError: with what to do instead.
+        """
+        if self.chunked is None:
+            self.close()
+            raise UsageError(
+                f"got --log-info, but what steps the environments, {vec}, gives no infos; use "
+                "--vec sync, which is Gymnasium's own"
+            )
+
+    def infos(self) -> list[Taken]:
+        """What the infos of each lane gave since the last look; see ``Notes``.
+
+        Raises:
+            LaneError: where an environment was lost.
+        """
+        assert self.chunked is not None
+        return list(self._played(self.chunked.call, "take_infos"))
 
     def close(self) -> None:
         """Release the environment."""

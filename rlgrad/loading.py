@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from gymnasium.spaces.utils import flatdim, flatten_space
 from torch import Tensor
 
 from rlgrad.actions import Actions
-from rlgrad.agent import Policy
+from rlgrad.agent import Agent, Policy
 from rlgrad.checkpoints import DamagedError
 from rlgrad.errors import UsageError, shown
 from rlgrad.learner import Learner
@@ -75,11 +75,35 @@ def load_stored(run: Run, seed: int | None = None, checkpoint: Path | None = Non
     if seeds not in (list(run.seeds), [seed]):  # of all, or the best of one
         raise UsageError(f"{path}: its seeds are {shown(seeds)}, and seed {seed} is asked for")
     steps = counters["steps"][seeds.index(seed)]
+    return Stored(_policy(run, seed, path, tensors, counters), seed, steps, path)
+
+
+def _policy(
+    run: Run, seed: int, path: Path, tensors: dict[str, Tensor], counters: dict[str, Any]
+) -> Policy:
+    """Of one seed, from what a checkpoint holds; the path is for messages."""
     if run.peer is None:
-        return Stored(_learner(run, seed, path, tensors, counters), seed, steps, path)
+        return _learner(run, seed, path, tensors, counters)
     from rlgrad.peers.policy import load_peer
 
-    return Stored(load_peer(run, seed, path, tensors, counters), seed, steps, path)
+    return load_peer(run, seed, path, tensors, counters)
+
+
+def acting(run: Run, seed: int, policy: Policy) -> Agent:
+    """A seed's policy with the spaces of its environment."""
+    env = make_one(run.env_id, run.env_kwargs, run.config.max_episode_steps)
+    try:
+        return Agent(policy, env.observation_space, env.action_space, seed)
+    finally:
+        env.close()
+
+
+def agent_of(
+    run: Run, seed: int, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]
+) -> Agent:
+    """A seed of a training in progress, a copy of what an engine's ``state`` gives."""
+    held = {name: x.detach().cpu().clone() for name, x in tensors.items()}
+    return acting(run, seed, _policy(run, seed, run.path, held, dict(counters)))
 
 
 def load_learner(

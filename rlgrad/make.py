@@ -15,6 +15,7 @@ from gymnasium.wrappers import FlattenObservation
 from rlgrad.card_files import EnvCard
 from rlgrad.errors import UsageError, nearest, shown
 from rlgrad.finding import import_module, spec
+from rlgrad.info_notes import NOTHING, Counted, InfoNotes
 from rlgrad.masking import Masked
 from rlgrad.pooled import PooledVectorEnv
 from rlgrad.rows import Lane
@@ -120,19 +121,22 @@ def _seeded(
     max_episode_steps: int,
     modules: Sequence[str] = (),
     masked: bool = False,
+    infos: Counted = NOTHING,
 ) -> gymnasium.Env[Any, Any]:
     for module in modules:  # a worker process may not have them yet
         import_module(module)
     env = make_one(env_id, env_kwargs, max_episode_steps)
+    if infos.keys:
+        env = InfoNotes(env, infos)
     if not isinstance(env.observation_space, Box):
         env = FlattenObservation(env)
     return SeededEpisodes(Masked(env) if masked else env)
 
 
-def make_lane(card: EnvCard, max_episode_steps: int) -> Lane:
+def make_lane(card: EnvCard, max_episode_steps: int, infos: Counted = NOTHING) -> Lane:
     """What makes one lane: Box observations, every episode with a seed of its own."""
     made = functools.partial(_seeded, card.id, card.kwargs, max_episode_steps, card.modules)
-    return functools.partial(made, masked=True) if card.masked else made
+    return functools.partial(made, masked=card.masked, infos=infos)
 
 
 def is_simulated(card: EnvCard, vec: str = "auto") -> bool:
@@ -162,6 +166,7 @@ def make_training(
     max_episode_steps: int = 0,
     device: torch.device | str = "cpu",
     vec: str = "auto",
+    infos: Counted = NOTHING,
 ) -> VectorEnv[Any, Any, Any]:
     """What an agent trains on: the card's simulator, else Gymnasium's environment.
 
@@ -171,13 +176,14 @@ def make_training(
         max_episode_steps: 0: the environment's own limit.
         device: of a simulator; Gymnasium's environments step on the CPU.
         vec: auto: the simulator, where there is one, else sync; else what is to step them.
+        infos: what is counted of them, where Gymnasium's environments are stepped.
     """
     if vec == "envpool":
         if card.kwargs:
             raise UsageError("--vec envpool takes no --env-kwargs; use --vec auto")
         return _pooled(card.id, num_envs, max_episode_steps)
     if not is_simulated(card, vec):
-        return vectorise(make_lane(card, max_episode_steps), num_envs, vec)
+        return vectorise(make_lane(card, max_episode_steps, infos), num_envs, vec)
     name = card.simulator or card.id
     if name not in SIMULATORS:
         raise UsageError(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from rlgrad.config import check
 from rlgrad.errors import UsageError, shown
+from rlgrad.infos import parse_wanted
 
 MOST_SEEDS = 10_000
 
@@ -41,6 +42,9 @@ class Options:
     """Newest checkpoints that are kept; 0: three, or all where save-freq is given."""
     log_freq: int = 0
     """Env steps per seed between logged points; 0: a twenty-fifth of the run."""
+    log_info: tuple[str, ...] = ()
+    """Numbers of the environment's info to log as info/KEY: KEY or KEY:REDUCTION, of mean (over
+    all steps since the last logged point), min, max and end (of each episode's last step)."""
     quiet: bool = False
     """Show no progress."""
 
@@ -55,6 +59,8 @@ def checked(values: Mapping[str, Any]) -> Options:
     options = Options(**check(values, "arguments", Options))
     if not options.log_dir.strip():
         raise UsageError(f"arguments: log_dir = {options.log_dir!r}; expected a directory")
+    for each in options.log_info:
+        parse_wanted(each)
     return options
 
 

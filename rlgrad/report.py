@@ -75,9 +75,8 @@ def _score(score: Mapping[str, Any]) -> str:
 
 def print_evaluation(rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows of ``rlgrad evaluate`` as a table."""
-    terminal.out(
-        f"{rows[0]['run']}: {rows[0]['sampled']['episodes']} episodes each, mean ± deviation"
-    )
+    console, episodes = terminal.console(), rows[0]["sampled"]["episodes"]
+    terminal.show(console, f"{rows[0]['run']}: {episodes} episodes each, mean ± deviation")
     table = Table(box=None, header_style="bold", pad_edge=False)
     for key in ("seed", "env steps", "sampled", "argmax", "unfinished"):
         table.add_column(key, justify="right")
@@ -85,7 +84,7 @@ def print_evaluation(rows: Sequence[Mapping[str, Any]]) -> None:
         unfinished = row["sampled"]["unfinished"] + row["argmax"]["unfinished"]
         scores = _score(row["sampled"]), _score(row["argmax"])
         table.add_row(str(row["seed"]), f"{row['step']:,}", *scores, str(unfinished))
-    terminal.console().print(table)
+    console.print(table)
 
 
 _NUMBERS = (
@@ -140,6 +139,8 @@ def _ending(seed: Mapping[str, Any], solved_at: float | None) -> str:
         parts.append(f"solved at {seed['solved_at_step']:,}")
     elif solved_at is not None:
         parts.append(f"not solved (needs {solved_at:g})")
+    if seed["status"] == "stopped":
+        parts.append(f"stopped: {seed['reason']}")
     return ", ".join(parts) or "finished"
 
 
@@ -163,10 +164,10 @@ def print_summary(result: Mapping[str, Any], log_dir: str) -> None:
     console.print()
     console.print(table)
     if episodes:
-        console.print(
+        terminal.show(
+            console,
             f"evaluated on {episodes[0]} fresh episodes of {result['environment']} each way, "
             "mean ± deviation; solved: mean return of the last 100 training episodes",
-            soft_wrap=True,
         )
     console.print(f"run          {result['run']}", soft_wrap=True, markup=False)
     console.print(f"TensorBoard  tensorboard --logdir {log_dir}", soft_wrap=True, markup=False)

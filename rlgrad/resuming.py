@@ -13,11 +13,14 @@ from typing import Any
 import torch
 
 from rlgrad.ambient import plain
+from rlgrad.callbacks.base import Callback
+from rlgrad.callbacks.calling import check_callbacks, names, wanted_infos
 from rlgrad.captured.engine import captured
 from rlgrad.card_files import EnvCard
 from rlgrad.cards import Resolved
 from rlgrad.choosing import same_bits
 from rlgrad.creating import card_text
+from rlgrad.differing import check_callbacks_kept, check_versions, say_schedule
 from rlgrad.display import Display
 from rlgrad.errors import UsageError, nearest
 from rlgrad.finding import import_module
@@ -91,28 +94,16 @@ def _vec(resolved: Resolved, asked: str) -> dict[str, str]:
     return {"vec": asked}
 
 
-def _check_versions(about: Mapping[str, Any], standing: Standing, notes: list[str]) -> None:
-    """Say where what trains now is not what trained before."""
-    before, now = about["versions"], versions()
-    ours = {k: v for k, v in now.items() if not k.startswith(("stable-baselines3", "sb3"))}
-    changed = [f"{k} {before.get(k)} -> {v}" for k, v in ours.items() if before.get(k) != v]
-    if changed:
-        standing.exact = False
-        notes.append(f"{', '.join(changed)} since it began: the run is marked as not exact")
-
-
-def _say_schedule(trainer: Trainer, before: int, notes: list[str]) -> None:
-    """Say what a larger budget does to step sizes that fall over it."""
-    config, steps = trainer.config, max(outcome.steps for outcome in trainer.outcomes)
-    total = config.total_timesteps
-    if config.anneal_steps or config.learning_rate_final == 1 or total == before:
-        return
-    share = 1 - (1 - config.learning_rate_final) * min(1.0, steps / before)
-    notes.append(
-        f"step sizes fall over -n, so they follow that of {total:,} from here on: at {steps:,} "
-        f"env steps {trainer.share(steps):.0%} of the full ones instead of {share:.0%}; "
-        "--anneal-steps in the first training keeps a schedule apart from -n"
-    )
+def _options(
+    about: Mapping[str, Any],
+    resolved: Resolved,
+    given: Mapping[str, Any],
+    callbacks: Sequence[Callback],
+) -> Options:
+    """The run's own options, but for those that are given."""
+    own = {key: value for key, value in about["options"].items() if key not in _OF_A_PROCESS}
+    options = checked({**own, **given, **_vec(resolved, given.get("vec", ""))})
+    return replace(options, log_info=wanted_infos(callbacks, options.log_info))
 
 
 def _write(run: Run, resolved: Resolved, about: dict[str, Any], start: Found | None) -> Run:
@@ -156,6 +147,7 @@ def restart(
     env_modules: Sequence[str] = (),
     log_dir: str = "runs",
     display: Display | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Session:
     """Check everything, then take a run's directory over, where its newest checkpoint stands.
 
@@ -166,6 +158,7 @@ def restart(
         env_modules: to import first, where the environment is not Gymnasium's.
         log_dir: where "latest" looks.
         display: what a person sees.
+        callbacks: called while it trains; the same as before, or the run is not exact.
 
     Raises:
         UsageError: for anything the user can mend.
@@ -180,9 +173,8 @@ def restart(
         import_module(module)
     require_modules(run, env_modules)
     about, resolved, notes = _about(run), _resolved(run, total_timesteps), list[str]()
-    own = {key: value for key, value in about["options"].items() if key not in _OF_A_PROCESS}
-    asked = {**own, "log_dir": log_dir, **(given or {})}
-    options = checked({**asked, **_vec(resolved, (given or {}).get("vec", ""))})
+    callbacks = check_callbacks(callbacks)
+    options = _options(about, resolved, {"log_dir": log_dir, **(given or {})}, callbacks)
     torch.set_num_threads(1)
     _check_own(run)
     lock = Lock(run.path)
@@ -194,8 +186,9 @@ def restart(
             put(trainer, run, found, notes)
         engine = captured(trainer, options.capture)
         standing = found.standing if found else Standing(evaluated=[-1] * len(run.seeds))
-        _check_versions(about, standing, notes)
-        _say_schedule(trainer, run.config.total_timesteps, notes)
+        check_versions(about, standing, notes)
+        check_callbacks_kept(about, names(callbacks), standing, notes)
+        say_schedule(trainer, run.config.total_timesteps, notes)
         steps = max(outcome.steps for outcome in trainer.outcomes)
         about = _with(about, options, standing, steps)
         with to_disk(run.path):
@@ -205,7 +198,7 @@ def restart(
         for note in (*trainer.notes, *notes):
             display.say(f"note: {note}")
         start = standing, found.path if found else None
-        return Session(engine, run, display, options, lock, start)
+        return Session(engine, run, display, options, lock, start, callbacks)
     except BaseException:
         if trainer is not None:
             trainer.close()
@@ -234,6 +227,7 @@ def resume(
     *,
     env_modules: Sequence[str] = (),
     log_dir: str = "runs",
+    callbacks: Sequence[Callback] = (),
     **options: Any,
 ) -> Run:
     """Go on with a run that was killed or stopped, or extend a finished one.
@@ -245,6 +239,7 @@ def resume(
         total_timesteps: a larger budget per seed; None: the run's own.
         env_modules: to import first, where the environment is not Gymnasium's.
         log_dir: where "latest" looks.
+        callbacks: the same as before, in the same order; what they knew is restored.
         **options: fields of ``Options`` that replace the run's own.
 
     Returns:
@@ -254,8 +249,9 @@ def resume(
         UsageError: for bad input, before anything is written.
         KeyboardInterrupt: after Ctrl-C; SystemExit: after SIGTERM. What was trained is kept.
     """
-    names = {field.name for field in fields(Options)} - {"log_dir"}
+    known = {field.name for field in fields(Options)} - {"log_dir"}
     for key in options:
-        if key not in names:
-            raise UsageError(f"unknown argument {key!r}; {nearest(key, names)}")
-    return finish(restart(run, total_timesteps, options, env_modules, log_dir))
+        if key not in known:
+            raise UsageError(f"unknown argument {key!r}; {nearest(key, known)}")
+    session = restart(run, total_timesteps, options, env_modules, log_dir, callbacks=callbacks)
+    return finish(session)

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlgrad.errors import UsageError
+from rlgrad.errors import TracedError
 
 Lane = Callable[[], gymnasium.Env[Any, Any]]
 UNSEEDED = IDLE = UNMADE = -1
@@ -74,7 +74,7 @@ def name_of(env: gymnasium.Env[Any, Any]) -> str:
     return type(env.unwrapped).__name__ if env.spec is None else env.spec.id
 
 
-class LaneError(UsageError):
+class LaneError(TracedError):
     """Environments that failed while they were played.
 
     Args:
@@ -84,6 +84,8 @@ class LaneError(UsageError):
         moment: of the episode, see ``moment``; empty: not in an episode.
         details: the environment's own traceback; empty: there is none.
     """
+
+    file = "environment-error.txt"
 
     def __init__(
         self, name: str, what: str, lanes: range, moment: str = "", details: str = ""
@@ -97,8 +99,6 @@ class LaneError(UsageError):
         """Lanes of a seed, where seeds are known."""
         self.role = ""
         """What the seeds' lanes are for, such as "the evaluation of "; empty: training."""
-        self.kept = ""
-        """File that has the details; empty: none."""
 
     def _owner(self, lane: int) -> str:
         if not self.seeds:

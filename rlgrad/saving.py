@@ -11,6 +11,7 @@ from typing import Any
 from rlgrad import store
 from rlgrad.engine import Engine
 from rlgrad.forms import SESSION
+from rlgrad.infos import Infos
 from rlgrad.log import Log
 from rlgrad.options import Options
 from rlgrad.reading import conform
@@ -34,6 +35,11 @@ class Standing:
     exact: bool = True
     """Whether all so far is, bit for bit, what one process would have given."""
 
+    infos: list[dict[str, list[int | float]]] = field(default_factory=list)
+    """See ``Infos.state``."""
+    callbacks: list[dict[str, Any]] = field(default_factory=list)
+    """See ``Callbacks.states``."""
+
     @classmethod
     def of(cls, counters: Mapping[str, Any], seeds: int) -> Standing:
         """As a checkpoint's counters have it.
@@ -46,6 +52,7 @@ class Standing:
         known = len(found.evaluated) == seeds and set(found.pending) <= set(range(seeds))
         if not known or found.record < 0:
             raise ValueError("it is of no session with these seeds")
+        Infos((), seeds).load(found.infos)
         return found
 
 

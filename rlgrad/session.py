@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rlgrad.best import keep_best
-from rlgrad.display import Display, Status
+from rlgrad.callbacks.base import Callback, Progress
+from rlgrad.callbacks.calling import Callbacks
+from rlgrad.display import Display
 from rlgrad.engine import Engine
 from rlgrad.evaluation import judge
-from rlgrad.faults import Faults
-from rlgrad.lanes import kept_in
+from rlgrad.faults import Faults, kept_in
+from rlgrad.infos import Infos
 from rlgrad.locking import Lock
 from rlgrad.log import Log
 from rlgrad.options import Options
 from rlgrad.output import plain, to_disk, write_whole
 from rlgrad.peer_cards import hyperparameters
+from rlgrad.reporting import Reporter
 from rlgrad.saving import Saver, Standing
 from rlgrad.signals import Signals
 from rlgrad.store import Run
@@ -40,6 +42,7 @@ class Session:
         options: how to train.
         lock: on the directory, released at the end.
         start: where the trainer stands, if it goes on from another process; None: at the start.
+        callbacks: called while it trains.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Session:
         options: Options,
         lock: Lock,
         start: Start | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.trainer, self.run, self.display, self.options = trainer, run, display, options
         self.total = run.config.total_timesteps
@@ -65,6 +69,10 @@ class Session:
         self.saver = Saver(trainer, run, options, self.log, self.standing, path)
         self.signals = Signals(display.say)
         self.faults = Faults(run, lambda: (max(self._steps), self.saver.path))
+        self.callbacks = Callbacks(callbacks, Progress(trainer, run, display.say))
+        infos = Infos(options.log_info, len(run.seeds))
+        infos.load(self.standing.infos)
+        self.reporter = Reporter(trainer, self.log, self.faults, self.callbacks, infos)
         self._before, self._failed = self._steps, self._failures()
 
     @property
@@ -85,11 +93,18 @@ class Session:
         """Train all seeds to their end, then evaluate and write the result."""
         try:
             with self.signals, self.display, self.faults.explained(), kept_in(self.run.path):
+                self._begin()
                 self._evaluate()  # what another process left to do
                 self.trainer.run(self)
                 self._finish()
+                self.callbacks.call("on_end")
         finally:
             self.close()
+
+    def _begin(self) -> None:
+        """Let the callbacks begin, or go on where they stood."""
+        self.callbacks.restore(self.standing.callbacks)
+        self.callbacks.call("on_start")
 
     def close(self) -> None:
         """Release environments, files and the directory, each even where another cannot be."""
@@ -115,8 +130,11 @@ class Session:
             return [i for i, (old, now) in pairs if freq and now // freq > old // freq]
 
         self._say_failures()
-        self._write(due(self.log_freq))
-        self.display.update(self._status())
+        for line in self.reporter.take():
+            self.display.say(f"note: {line}")
+        self.callbacks.call("on_iteration")
+        self.reporter.write(due(self.log_freq))
+        self.display.update(self.reporter.status(self.total))
         self._expect(due(self.options.eval_freq))
         if self.saver.due(bool(due(self.options.save_freq))):
             self.save()
@@ -148,49 +166,10 @@ class Session:
         with self.faults.writing():
             write_whole(self.run.path / "result.json", json.dumps(plain(self.result())).encode())
 
-    def _speed(self, i: int | None = None) -> float:
-        """Env steps per second of training: seed i with those that share its seconds, or all."""
-        steps = sum(self._steps) if i is None or self.trainer.together > 1 else self._steps[i]
-        return steps / max(self.trainer.seconds(i).wall, 1e-9)
-
-    def _write(self, due: Sequence[int]) -> None:
-        """Log the seeds that are due."""
-        for i in due:
-            outcome = self.trainer.outcomes[i]
-            shared = {
-                "rollout/ep_rew_mean": outcome.mean_return,
-                "rollout/ep_len_mean": outcome.mean_length,
-                "time/fps": self._speed(i),
-            }
-            self._log(i, {**shared, **self.trainer.numbers(i)})
-        if due:
-            with self.faults.writing():
-                self.log.flush()
-
-    def _log(self, i: int, numbers: Mapping[str, float]) -> None:
-        """A row of seed number i, with its clock."""
-        outcome, seconds = self.trainer.outcomes[i], self.trainer.seconds(i)
-        clock = {"time/cpu_seconds": seconds.cpu, "time/wall_seconds": seconds.wall}
-        with self.faults.writing():
-            self.log.write(outcome.seed, outcome.steps, {**numbers, **clock})
-
-    def _status(self) -> Status:
-        outcomes = self.trainer.outcomes
-        means = [o.mean_return for o in outcomes if not math.isnan(o.mean_return)]
-        running = [o.steps for o in outcomes if o.status == "running"]
-        slowest = min(running, default=max(self._steps))
-        return Status(
-            slowest if self.trainer.together > 1 else sum(self._steps) // len(outcomes),
-            self.total,
-            len(running),
-            len(outcomes),
-            sum(o.solved_at_step is not None for o in outcomes),
-            sum(means) / len(means) if means else float("nan"),
-            self._speed(),
-        )
-
     def save(self) -> None:
         """Write a checkpoint, unless nothing has moved since the last."""
+        self.standing.infos = self.reporter.infos.state()
+        self.standing.callbacks = self.callbacks.states()
         with self.faults.writing():
             self.saver.save()
 
@@ -223,7 +202,9 @@ class Session:
                     keep_best(self.run, outcome.seed, path, numbers["eval/mean_reward"])
             self.standing.evaluated[i] = outcome.steps
             self.standing.pending.pop(0)
-            self._log(i, numbers)
+            self.reporter.row(i, numbers)
+            if outcome.evaluation is not None:
+                self.callbacks.call("on_evaluation", outcome.seed)
         self._say_failures()
 
     def result(self) -> dict[str, Any]:

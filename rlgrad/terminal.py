@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -90,8 +92,28 @@ def console(stderr: bool = False, **options: Any) -> Console:
     return _Console(file=STDERR if stderr else None, highlight=False, **options)
 
 
+def fitted(line: str, width: int) -> str:
+    """A line broken between words, for a terminal, which would break it anywhere.
+
+    Args:
+        line: without line breaks; a word that is too long, such as a path, stays whole.
+        width: columns.
+    """
+    return textwrap.fill(
+        line, max(width, 20), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def show(to: Console, line: str) -> None:
+    """A line as it is; on a terminal broken between words."""
+    text = fitted(line, to.width) if to.is_terminal else line
+    to.print(text, markup=False, soft_wrap=True)
+
+
 def tell(line: str) -> None:
     """A line on standard error, if anyone can be told."""
+    if STDERR.isatty():
+        line = fitted(line, shutil.get_terminal_size().columns)
     print(line, file=STDERR, flush=True)
 
 

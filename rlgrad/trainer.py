@@ -18,6 +18,8 @@ from rlgrad.clock import Clock, Seconds
 from rlgrad.engine import Outcome, Watch, listed
 from rlgrad.errors import UsageError
 from rlgrad.faults import why_failed
+from rlgrad.info_notes import Counted
+from rlgrad.infos import Taken, merged, parse_wanted
 from rlgrad.lanes import Lanes
 from rlgrad.last_good import LastGood
 from rlgrad.learner import Learner
@@ -92,11 +94,14 @@ class Trainer:
         self.device, why = choose_device(self.options.device, work)
         self.where = f"{self.device} ({why})"
         self.vec, self.why_vec = choose_vec(card, lanes, c.max_episode_steps, self.options.vec)
-        env = make_training(card, lanes, c.max_episode_steps, self.device, self.vec)
+        infos = Counted(tuple(parse_wanted(each).key for each in self.options.log_info), self.whole)
+        env = make_training(card, lanes, c.max_episode_steps, self.device, self.vec, infos)
         self.lanes = Lanes(env, self.seeds)
         chunked, halves = self.lanes.chunked is not None, c.num_envs > 1
         self.overlaps = self.device.type == "cuda" and chunked and halves
         """Whether the policy chooses for half of the lanes while the others step."""
+        if infos.keys:
+            self.lanes.check_infos(self.vec)
 
     def _notes(self) -> list[str]:
         """What the user should hear about how flags are taken."""
@@ -226,6 +231,11 @@ class Trainer:
     def seconds(self, i: int | None = None) -> Seconds:
         """Of training, all seeds together."""
         return self.clock.read()
+
+    def infos(self) -> list[Taken]:
+        """What infos gave since the last look, by seed."""
+        lanes, N = self.lanes.infos(), self.config.num_envs
+        return [merged(lanes[i * N : (i + 1) * N]) for i in range(len(self.seeds))]
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and counters for a checkpoint."""

@@ -6,11 +6,14 @@ import dataclasses
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from rlgrad.ambient import plain
+from rlgrad.callbacks.base import Callback
+from rlgrad.callbacks.calling import check_callbacks, names, wanted_infos
 from rlgrad.captured.engine import captured
 from rlgrad.cards import Resolved, resolve
 from rlgrad.config import FIELDS
@@ -43,23 +46,36 @@ def engine(resolved: Resolved, seeds: Sequence[int], options: Options) -> Engine
 
 
 def start(
-    resolved: Resolved, seeds: Sequence[int], options: Options, display: Display | None = None
+    resolved: Resolved,
+    seeds: Sequence[int],
+    options: Options,
+    display: Display | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Session:
     """Check everything, then make the run directory: bad input leaves nothing behind.
+
+    Args:
+        resolved: what is trained.
+        seeds: on which seeds.
+        options: how.
+        display: what a person sees.
+        callbacks: called while it trains.
 
     Raises:
         UsageError: for anything the user can mend.
     """
     for module in resolved.env.modules:
         import_module(module)
+    callbacks = check_callbacks(callbacks)
+    options = replace(options, log_info=wanted_infos(callbacks, options.log_info))
     torch.set_num_threads(1)  # small networks: a second thread only waits
     trainer = engine(resolved, seeds, options)
     with ExitStack() as undo:  # where it cannot begin, nothing stays open
         undo.callback(trainer.close)
         notes = *resolved.notes, *trainer.notes
-        card = dataclasses.replace(resolved.env, masked=trainer.masked)
-        resolved = dataclasses.replace(resolved, env=card, notes=notes, vec=trainer.vec)
-        run = create(resolved, seeds, options)
+        card = replace(resolved.env, masked=trainer.masked)
+        resolved = replace(resolved, env=card, notes=notes, vec=trainer.vec)
+        run = create(resolved, seeds, options, names(callbacks))
         lock = Lock(run.path)
         undo.callback(lock.release)
         name, env = resolved.agent, resolved.env.id
@@ -68,7 +84,7 @@ def start(
         display.say(f"Training {name} on {env}, {count}, on {trainer.where}")
         for note in resolved.notes:
             display.say(f"note: {note}")
-        session = Session(trainer, run, display, options, lock)
+        session = Session(trainer, run, display, options, lock, callbacks=callbacks)
         undo.pop_all()
     return session
 
@@ -83,6 +99,7 @@ def train(
     env_kwargs: Mapping[str, Any] | None = None,
     env_modules: Sequence[str] = (),
     peer_arguments: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
     **overrides: Any,
 ) -> Run:
     """Train an agent.
@@ -96,6 +113,7 @@ def train(
         env_kwargs: for the environment's constructor.
         env_modules: to import first, where the environment is not Gymnasium's.
         peer_arguments: for the algorithm of a peer, such as ``{"learning_rate": 1e-3}``.
+        callbacks: called while it trains, see ``rlgrad.callbacks``.
         **overrides: any field of ``Config`` (such as ``total_timesteps``) or of ``Options``.
 
     Returns:
@@ -105,14 +123,14 @@ def train(
         UsageError: for bad input, before anything is written.
         KeyboardInterrupt: after Ctrl-C; SystemExit: after SIGTERM. What was trained is kept.
     """
-    names = {field.name for field in dataclasses.fields(Options)}
+    fields = {field.name for field in dataclasses.fields(Options)}
     for key in overrides:
-        if key not in names and key not in FIELDS:
-            raise UsageError(f"unknown argument {key!r}; {nearest(key, names | FIELDS.keys())}")
-    options = checked({k: v for k, v in overrides.items() if k in names})
-    flags = {k: v for k, v in overrides.items() if k not in names}
+        if key not in fields and key not in FIELDS:
+            raise UsageError(f"unknown argument {key!r}; {nearest(key, fields | FIELDS.keys())}")
+    options = checked({k: v for k, v in overrides.items() if k in fields})
+    flags = {k: v for k, v in overrides.items() if k not in fields}
     resolved = resolve(env, agent, estimator, flags, env_kwargs, env_modules, peer_arguments)
-    session = start(resolved, parse_seeds(seeds), options)
+    session = start(resolved, parse_seeds(seeds), options, callbacks=callbacks)
     return finish(session)
 
 

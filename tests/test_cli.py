@@ -450,3 +450,21 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
     command = f"{sys.executable} -m rlgrad list agents --json | true"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, timeout=60)
     assert done.stderr == b""
+
+
+def test_a_value_that_does_not_parse_is_named_on_a_terminal_too():
+    # There tyro draws its box in colours.
+    leader, terminal_ = os.openpty()
+    command = [sys.executable, "-m", "rlgrad", "train", "CartPole-v1", "--learning-rate", "fast"]
+    done = subprocess.run(
+        command,
+        stdin=terminal_,
+        stdout=terminal_,
+        stderr=terminal_,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(terminal_)
+    said = os.read(leader, 4096).decode()
+    os.close(leader)
+    assert done.returncode == 2
+    assert "could not convert string to float: 'fast'" in " ".join(said.split())

@@ -400,7 +400,7 @@ def test_a_terminal_that_closes_ends_all_processes_with_a_checkpoint(tmp_path):
     )  # fmt: skip
     os.close(terminal_)
     seen = b""
-    while b"env steps" not in seen and b"steps/s" not in seen:
+    while b"env steps" not in seen and b" steps  " not in seen:
         seen += os.read(leader, 4096)
     os.close(leader)
     assert child.wait(120) == 128 + signal.SIGHUP

@@ -167,7 +167,7 @@ def test_evaluations_are_neither_lost_nor_repeated(begin, monkeypatch, moment):
     straight = begin("resume/Walk-v0", "actor-critic", **options)
     straight.go()
     session = begin("resume/Walk-v0", "actor-critic", **options)
-    log, rows = session._log, []
+    log, rows = session.reporter.row, []
 
     def dying(i, numbers):
         rows.extend(tag for tag in numbers if tag == "eval/mean_reward")
@@ -175,7 +175,7 @@ def test_evaluations_are_neither_lost_nor_repeated(begin, monkeypatch, moment):
             raise KilledError
         log(i, numbers)
 
-    monkeypatch.setattr(session, "_log", dying)
+    monkeypatch.setattr(session.reporter, "row", dying)
     run = rlgrad.resume(killed(session))
     same(straight.run, run)
     evaluated = [(row["step"], row["seed"]) for row in run.metrics() if "eval/mean_reward" in row]

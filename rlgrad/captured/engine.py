@@ -13,6 +13,7 @@ from rlgrad.captured.tally import FAILED, OBSERVATION, REWARD, STATUS, Tally
 from rlgrad.clock import Seconds
 from rlgrad.engine import Engine, Outcome, Watch, diverged, listed
 from rlgrad.errors import UsageError
+from rlgrad.infos import Taken
 from rlgrad.trainer import Trainer
 
 EVERY = 16
@@ -106,6 +107,7 @@ class Captured:
         trainer.observation = self.program.place.observation
         if trainer.options.compile:
             self.program.compile()
+        self._done: set[int] = set()
         self.iterate: Any = self.program
         if recorded:
             self.iterate = Graphs(self.program, trainer.critic_steps())
@@ -129,9 +131,17 @@ class Captured:
             if outcome.status == "running":
                 _bring(outcome, numbers, (mean[0], mean[1]), seconds)
 
+    def _freeze(self) -> None:
+        """Let the device know of seeds that an evaluation or a callback has ended."""
+        for i, outcome in enumerate(self.outcomes):
+            if outcome.status != "running" and i not in self._done:
+                self.program.tally.status[i] = STATUS.index(outcome.status)
+                self._done.add(i)
+
     def _stretch(self, watch: Watch) -> None:
         """Iterations up to the next that is logged or ends a seed, then a look at the counters."""
         trainer, config = self.trainer, self.trainer.config
+        self._freeze()
         batch = config.num_envs * trainer.length
         far = max(outcome.steps for outcome in self.outcomes if outcome.status == "running")
         left = -(-(config.total_timesteps - far) // batch)
@@ -156,6 +166,10 @@ class Captured:
     def seconds(self, i: int | None = None) -> Seconds:
         """As ``Trainer.seconds``."""
         return self.trainer.seconds(i)
+
+    def infos(self) -> list[Taken]:
+        """As ``Trainer.infos``."""
+        return self.trainer.infos()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """As ``Trainer.state``: a run may go on from it in either way."""

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from rlgrad.rollout import Rollout
 
-RUNNING, FINISHED, SOLVED, FAILED = range(4)
-STATUS: tuple[Literal["running", "finished", "solved", "failed"], ...]
-STATUS = "running", "finished", "solved", "failed"
+RUNNING, FINISHED, SOLVED, FAILED, STOPPED = range(5)
+STATUS: tuple[Literal["running", "finished", "solved", "failed", "stopped"], ...]
+STATUS = "running", "finished", "solved", "failed", "stopped"
 """Names of the numbers in ``Tally.status``, as ``Outcome.status`` has them."""
 UPDATE, REWARD, OBSERVATION = range(3)
 """What was not finite where a seed failed: what the update left, or what the environment gave."""

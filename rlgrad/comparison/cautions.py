@@ -42,6 +42,8 @@ def _protocols(entries: Entries) -> Iterator[str]:
         yield f"seeds were evaluated on {min(episodes)} to {max(episodes)} episodes"
     if any(record.status == "solved" for entry in entries for record in entry.seeds):
         yield "some seeds were stopped once solved, and scored with what they had then"
+    if any(record.status == "stopped" for entry in entries for record in entry.seeds):
+        yield "some seeds were stopped by a callback, and scored with what they had then"
 
 
 def _versions(entries: Entries) -> Iterator[str]:

@@ -37,8 +37,9 @@ def gather(runs: Sequence[Run]) -> list[Entry]:
         run = members[0][0]
         # Equal bits alone and together, so any run's seed will do: one that was not stopped early,
         # and of those the one in the largest company.
+        early = "solved", "stopped"
         ordered = sorted(
-            (record for _, record in members), key=lambda r: (r.status == "solved", -r.together)
+            (record for _, record in members), key=lambda r: (r.status in early, -r.together)
         )
         seeds: dict[int, SeedRecord] = {}
         for record in ordered:

@@ -31,7 +31,8 @@ class SeedRecord:
     seed: int
     run: Path
     status: str
-    """"finished" at the end of its budget, "solved" where it was stopped there, or "failed"."""
+    """"finished" at the end of its budget, "solved" or "stopped" where it ended before, or
+    "failed"."""
     steps: int
     """Env steps it trained."""
     together: int

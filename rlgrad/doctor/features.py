@@ -28,6 +28,7 @@ EXTRAS = {
     "envpool": (("envpool",), "--vec envpool"),
     "bench": (("rejax", "gymnax", "jax"), "benchmarks beside rejax and PureJaxRL"),
     "examples": (("sklearn",), "examples with handwritten digits"),
+    "docs": (("mkdocs", "material", "mkdocstrings"), "the documentation as a site"),
 }
 """Extras of the package: name -> (modules, what it is for)."""
 VITAL = ("torch", "gymnasium", "numpy", "safetensors", "tensorboard")

@@ -19,6 +19,8 @@ from rlgrad.cards import Resolved
 from rlgrad.clock import Clock, Seconds
 from rlgrad.engine import Outcome, Watch
 from rlgrad.errors import UsageError
+from rlgrad.info_notes import Counted, Notes
+from rlgrad.infos import Taken, parse_wanted
 from rlgrad.make import make_one, score_to_solve
 from rlgrad.masking import offers_masks
 from rlgrad.options import Options
@@ -58,6 +60,10 @@ class _Follower(BaseCallback):
             raise _Leave
 
     def _on_step(self) -> bool:
+        if self.engine.notes_of_infos.keys:
+            found = self.locals.get("infos", ()), self.locals.get("dones", ())
+            for info, ended in zip(*found, strict=True):
+                self.engine.notes_of_infos.add(info, bool(ended))
         return not self.watch.stopped
 
 
@@ -86,6 +92,9 @@ class PeerEngine:
         self.solved_at = score_to_solve(env, options.stop_when_solved)
         self.outcomes = [Outcome(seed) for seed in seeds]
         self.clocks = [Clock() for _ in seeds]
+        self.notes_of_infos = Notes(
+            Counted(tuple(parse_wanted(each).key for each in options.log_info))
+        )
         self.device, why = choose_device(options.device, None)
         self.where, self.vec, self.masked = f"{self.device} ({why})", "", False
         self.notes: list[str] = []
@@ -174,7 +183,8 @@ class PeerEngine:
             self._looked = self.outcome.steps
             self._keep()
             try:
-                watch.after()
+                with untouched():  # whatever a callback draws
+                    watch.after()
             except Exception as error:
                 raise _Leave(error) from None
 
@@ -214,6 +224,11 @@ class PeerEngine:
         clocks = self.clocks if i is None else [self.clocks[i]]
         cpu, wall = zip(*(clock.read() for clock in clocks), strict=True)
         return Seconds(sum(cpu), sum(wall))
+
+    def infos(self) -> list[Taken]:
+        """What infos of the seed in training gave since the last look; nothing for the others."""
+        taken, none = self.notes_of_infos.take(), Taken({}, frozenset())
+        return [taken if i == self._i else none for i in range(len(self.outcomes))]
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and counters for a checkpoint: each seed that has begun, where it stands."""
