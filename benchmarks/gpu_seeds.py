@@ -12,9 +12,9 @@ budget spent (rlgrad 100,000 env steps, PureJaxRL 500,000); a rate is solved see
 What comes before, recording here and compiling there, stands apart.
 
 Needs a GPU for torch and for JAX, both without preallocated memory. For rlgrad: the wheels
-gymnasium and farama-notifications, beside torch, numpy, jaxtyping and safetensors; for PureJaxRL: a
-checkout, and jax with CUDA, flax, optax, distrax (with tfp-nightly, dm-tree and decorator) and
-gymnax below 1. Without the peer rlgrad's part is still measured. ``--device cpu`` tries the lines
+gymnasium, farama-notifications and tomli-w, beside torch, numpy, jaxtyping, safetensors and tqdm;
+for PureJaxRL: a checkout, and jax with CUDA, flax, optax, distrax (with tfp-nightly, dm-tree,
+decorator and gast) and gymnax below 1 (with seaborn). Without the peer rlgrad's part is still measured. ``--device cpu`` tries the lines
 of this script without a GPU and measures nothing of use.
 """
 
