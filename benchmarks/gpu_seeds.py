@@ -14,8 +14,8 @@ What comes before, recording here and compiling there, stands apart.
 Needs a GPU for torch and for JAX, both without preallocated memory. For rlgrad: the wheels
 gymnasium, farama-notifications and tomli-w, beside torch, numpy, jaxtyping, safetensors and tqdm;
 for PureJaxRL: a checkout, and jax with CUDA, flax, optax, distrax (with tfp-nightly, dm-tree,
-decorator and gast) and gymnax below 1 (with seaborn). Without the peer rlgrad's part is still measured. ``--device cpu`` tries the lines
-of this script without a GPU and measures nothing of use.
+decorator and gast) and gymnax below 1 (with seaborn). Without the peer rlgrad's part is still
+measured. ``--device cpu`` tries the lines of this script without a GPU and measures nothing of use.
 """
 
 from __future__ import annotations
