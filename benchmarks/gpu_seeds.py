@@ -12,10 +12,10 @@ budget spent (rlgrad 100,000 env steps, PureJaxRL 500,000); a rate is solved see
 What comes before, recording here and compiling there, stands apart.
 
 Needs a GPU for torch and for JAX, both without preallocated memory. For rlgrad: the wheels
-gymnasium and farama-notifications, beside torch, numpy, jaxtyping and safetensors; for PureJaxRL: a
-checkout, and jax with CUDA, flax, optax, distrax (with tfp-nightly, dm-tree and decorator) and
-gymnax below 1. Without the peer rlgrad's part is still measured. ``--device cpu`` tries the lines
-of this script without a GPU and measures nothing of use.
+gymnasium, farama-notifications and tomli-w, beside torch, numpy, jaxtyping, safetensors and tqdm;
+for PureJaxRL: a checkout, and jax with CUDA, flax, optax, distrax (with tfp-nightly, dm-tree,
+decorator and gast) and gymnax below 1 (with seaborn). Without the peer rlgrad's part is still
+measured. ``--device cpu`` tries the lines of this script without a GPU and measures nothing of use.
 """
 
 from __future__ import annotations
@@ -82,18 +82,23 @@ def rate(job: Job) -> float:
 
 def told(found: dict[str, list[Job]]) -> None:
     """The table of one number of seeds."""
-    print(f"{'':26s}{'seeds per s':>22s}{'training s':>20s}{'before s':>20s}  solved  env steps")
+    print(f"{'':26s}{'seeds per s':>22s}{'training s':>24s}{'before s':>24s}  solved  env steps")
     for name, jobs in found.items():
         columns = [rate(job) for job in jobs], [job.training_wall for job in jobs]
-        cells = f"{spread(columns[0]):>22s}{spread(columns[1]):>20s}"
-        cells += f"{spread([job.compiling_wall for job in jobs]):>20s}"
+        cells = f"{spread(columns[0]):>22s}{spread(columns[1]):>24s}"
+        cells += f"{spread([job.compiling_wall for job in jobs]):>24s}"
         steps = [step for job in jobs for step in job.steps]
         solved = [step for step in steps if step is not None]
         median = f"{statistics.median(solved):,.0f}" if solved else "-"
         print(f"{name:26s}{cells}  {len(solved)}/{len(steps)}  {median}")
     for name in (name for name in found if name != PEER and PEER in found):
-        turns = zip(found[name], found[PEER], strict=True)
-        pairs = [rate(a) / max(rate(b), 1e-9) for a, b in turns]
+        turns = list(zip(found[name], found[PEER], strict=True))
+        pairs = [rate(a) / rate(b) for a, b in turns if rate(b)]
+        if len(pairs) < len(turns):
+            print(
+                f"{name}: no ratio, since {PEER} solved no seed in {len(turns) - len(pairs)} turns"
+            )
+            continue
         met = "met" if statistics.median(pairs) >= GOAL else "missed"
         print(f"{name}: {spread(pairs, '.1f')} times as many seeds per second (goal {GOAL}: {met})")
 
