@@ -25,6 +25,7 @@ from rlgrad.trainer import Trainer
 torch.set_num_threads(1)
 SEED, COMPANY = 7, [3, 7, 11, 2**40 + 1, 0]
 TWENTY = [*range(100, 107), 7, *range(5), *range(200, 207)]
+REWARDS = {"normalize_observations": "on", "normalize_rewards": True}
 ITERATIONS = 15
 every_card = pytest.mark.parametrize("agent", OWN)
 # Whole episodes are kept short in the fast tests: T is the time limit.
@@ -151,7 +152,9 @@ def balance(trainer, seed):
     layers[2][1][i, 0, :2] = torch.tensor([-5.0, 5.0])
 
 
-@pytest.mark.parametrize("flags", [{}, NORMALISED], ids=["scaled", "normalised"])
+@pytest.mark.parametrize(
+    "flags", [{}, NORMALISED, REWARDS], ids=["scaled", "normalised", "rewards"]
+)
 @pytest.mark.parametrize("agent", ["reinforce", "reinforce-constant", "reinforce-learned"])
 def test_alone_as_beside_much_longer_episodes(agent, flags):
     """Blocks of rows in which no seed is alive are left out: how many depends on the company."""
