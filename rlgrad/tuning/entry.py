@@ -92,12 +92,11 @@ def tune(
     resolved = _checked(request, flags, dict(env_kwargs or {}))
     files = writing.targets(None if out is None else str(out), request.agents, request.root)
     floor = random_score(env, resolved[0].env.kwargs, resolved[0].config.max_episode_steps)
-    board = Board(len(request.agents), quiet)
-    for card in resolved:
-        for note in card.notes:
-            board.say(f"note: {note}")
-        _begin(request, card, floor)
-    _run(request, resolved[0].config.total_timesteps, board)
+    missing = [card.agent for card in resolved if _begin(request, card, floor) < request.trials]
+    board = Board(len(missing), quiet)
+    for note in dict.fromkeys(note for card in resolved for note in card.notes):
+        board.say(f"note: {note}")
+    _run(request, missing, resolved[0].config.total_timesteps, board)
     found = _found(request)
     for each in found:
         writing.write(each, files[each.agent])
@@ -167,8 +166,8 @@ def _checked(
     return found
 
 
-def _begin(request: Request, resolved: Resolved, floor: float) -> None:
-    """Make the study of an agent, or see to it that the one there is the same.
+def _begin(request: Request, resolved: Resolved, floor: float) -> int:
+    """Make the study of an agent, or see to it that the one there is the same; its trials so far.
 
     Raises:
         UsageError: where it is of other seeds, steps, arguments or another space.
@@ -199,14 +198,17 @@ def _begin(request: Request, resolved: Resolved, floor: float) -> None:
                 )
         if not known:
             study.begin(about)
+        return len(study.trials())
     finally:
         study.close()
 
 
-def _run(request: Request, steps: int, board: Board) -> None:
-    """Run what is missing, an agent to a process."""
-    tasks = [Task(request.env, agent, request.seeds) for agent in request.agents]
-    share = None if request.budget is None else 3600 * request.budget / len(tasks)
+def _run(request: Request, missing: Sequence[str], steps: int, board: Board) -> None:
+    """Run the trials of the agents that have too few, an agent to a process."""
+    if not missing:
+        return
+    tasks = [Task(request.env, agent, request.seeds) for agent in missing]
+    share = None if request.budget is None else 3600 * request.budget / len(request.agents)
     shared = {
         "root": str(request.root),
         "trials": request.trials,
@@ -215,8 +217,8 @@ def _run(request: Request, steps: int, board: Board) -> None:
     }
     jobs = min(request.jobs, len(tasks))
     board.say(
-        f"tuning {len(tasks)} agents on {request.env}, {request.trials} trials each of "
-        f"{len(request.seeds)} seeds x {steps:,} env steps, in {jobs} processes"
+        f"tuning {', '.join(missing)} on {request.env}, {request.trials} trials each of "
+        f"{len(request.seeds)} seeds x {steps:,} env steps, {jobs} at a time"
     )
     try:
         _, wrong = train_all(tasks, shared, jobs, board, "rlgrad.tuning.worker")
@@ -257,7 +259,7 @@ def _read(request: Request, agent: str) -> Tuned:
         study.close()
     return Tuned(
         request.env, agent, request.seeds, about["total_timesteps"], about["floor"],
-        about["space"], trials, study=folder,
+        about["space"], trials, about["env_kwargs"], study=folder,
     )  # fmt: skip
 
 

@@ -44,6 +44,8 @@ class Tuned:
     """In words."""
     trials: tuple[Trial, ...]
     """Those that are judged, in the order of trying: as many as every agent has."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """For the environment's constructor."""
     left_out: int = 0
     """Further trials, which another agent has not had."""
     study: Path = Path()
@@ -64,6 +66,7 @@ class Tuned:
         """What a card tells of the effort; see ``card_files.TUNING``."""
         pruned = sum(trial.pruned for trial in self.trials)
         seeds = _span(self.seeds)
+        pairs = "".join(f" {key}:{value}" for key, value in self.env_kwargs.items())
         return {
             "tuned_trials": len(self.trials),
             "seeds": seeds,
@@ -73,7 +76,7 @@ class Tuned:
             "space": self.space,
             "cpu_hours": round(sum(trial.cpu_seconds for trial in self.trials) / 3600, 3),
             "source": f"rlgrad tune {self.env} --agents {self.agent} --trials {len(self.trials)} "
-            f"-n {self.total_timesteps} --seeds {seeds}",
+            f"-n {self.total_timesteps} --seeds {seeds}" + (pairs and f" --env-kwargs{pairs}"),
         }
 
 

@@ -12,7 +12,7 @@ import torch
 
 from rlgrad.cards import Resolved
 from rlgrad.display import Status
-from rlgrad.engine import Engine
+from rlgrad.engine import Outcome
 from rlgrad.make import is_simulated
 from rlgrad.options import Options, checked
 from rlgrad.training import engine
@@ -30,7 +30,7 @@ class Progress:
     """What an engine calls after each iteration: keeps the curves, and says when to give up.
 
     Args:
-        trained: the engine.
+        outcomes: of the seeds, which the engine keeps up to date.
         total: env steps per seed.
         floor: return of random actions, which a failed seed counts with.
         report: takes (checkpoint, area so far), and answers whether to give the trial up.
@@ -40,16 +40,16 @@ class Progress:
 
     def __init__(
         self,
-        trained: Engine,
+        outcomes: Sequence[Outcome],
         total: int,
         floor: float,
         report: Callable[[int, float], bool],
         update: Callable[[Status], None],
         interrupted: Callable[[], bool],
     ) -> None:
-        self._engine, self._total, self._floor = trained, total, floor
+        self._outcomes, self._total, self._floor = outcomes, total, floor
         self._report, self._update, self._interrupted = report, update, interrupted
-        self._points: list[list[tuple[int, float]]] = [[] for _ in trained.outcomes]
+        self._points: list[list[tuple[int, float]]] = [[] for _ in outcomes]
         self._checkpoint, self._started = 0, time.monotonic()
         self.pruned = False
 
@@ -64,7 +64,7 @@ class Progress:
 
     def after(self) -> None:
         """Keep a point of every seed's curve; at a checkpoint, ask whether to go on."""
-        for points, outcome in zip(self._points, self._engine.outcomes, strict=True):
+        for points, outcome in zip(self._points, self._outcomes, strict=True):
             if not math.isnan(outcome.mean_return) and outcome.steps > (points or [(0, 0)])[-1][0]:
                 points.append((outcome.steps, outcome.mean_return))
         at = min(self.step * CHECKPOINTS // self._total, CHECKPOINTS)
@@ -76,12 +76,11 @@ class Progress:
     @property
     def step(self) -> int:
         """Env steps of the slowest seed that trains."""
-        outcomes = self._engine.outcomes
-        running = [each.steps for each in outcomes if each.status == "running"]
+        running = [each.steps for each in self._outcomes if each.status == "running"]
         return min(min(running, default=self._total), self._total)
 
     def _status(self) -> Status:
-        outcomes = self._engine.outcomes
+        outcomes = self._outcomes
         known = [x.mean_return for x in outcomes if not math.isnan(x.mean_return)]
         steps = sum(each.steps for each in outcomes)
         return Status(
@@ -104,7 +103,7 @@ class Progress:
             np.interp(grid, [x for x, _ in points], [y for _, y in points])
             if points and outcome.status != "failed"
             else np.full(POINTS, self._floor)
-            for points, outcome in zip(self._points, self._engine.outcomes, strict=True)
+            for points, outcome in zip(self._points, self._outcomes, strict=True)
         ]
         return list(zip(grid.tolist(), np.mean(curves, 0).tolist(), strict=True))
 
@@ -136,7 +135,7 @@ def run(
     trained = engine(resolved, seeds, options_of(resolved))
     try:
         total = resolved.config.total_timesteps
-        progress = Progress(trained, total, floor, report, update, interrupted)
+        progress = Progress(trained.outcomes, total, floor, report, update, interrupted)
         trained.run(progress)
     finally:
         trained.close()
