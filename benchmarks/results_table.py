@@ -35,7 +35,7 @@ STEPS = {
     "MountainCar-v0": 500_000,
     "LunarLander-v3": 1_000_000,
     "FrozenLake-v1": 200_000,
-    "Taxi-v3": 500_000,
+    "Taxi-v4": 500_000,  # Gymnasium 1.4 no longer makes Taxi-v3
     "MinAtar/Breakout-v1": 1_000_000,
 }
 """Env steps per seed."""
