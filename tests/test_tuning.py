@@ -26,7 +26,7 @@ from rlgrad.tuning import writing
 from rlgrad.tuning.records import Trial, Tuned
 from rlgrad.tuning.space import Choice, Range, describe, present, settings, space
 from rlgrad.tuning.study import JOURNAL, Study
-from rlgrad.tuning.trial import CHECKPOINTS, Progress
+from rlgrad.tuning.trial import CHECKPOINTS, Progress, UnfitError, run, unfit
 
 SMALL = {"seeds": "1000-1001", "total_timesteps": 512, "jobs": 1, "quiet": True}
 
@@ -112,6 +112,15 @@ def test_a_signal_stops_a_trial():
     assert progress.stopped
 
 
+def test_a_setting_that_cannot_be_trained_is_told_apart_and_counts_as_random():
+    flags = {"num_envs": 1 << 20, "num_steps": 1 << 20}
+    resolved = cards.resolve("CartPole-v1", "actor-critic", None, flags)
+    with pytest.raises(UnfitError, match="GiB, and the machine has"):
+        run(resolved, [1000], 4.0, lambda *_: False, lambda _: None, lambda: False)
+    told = unfit(4.0, 3)
+    assert (told["area"], told["failed"]) == (4.0, 3)
+
+
 # ------------------------------------------------------------------------ a study
 
 
@@ -126,7 +135,7 @@ def tried(study: Study, count: int) -> None:
         area = -abs(trial.params["learning_rate"] - 0.02) - (trial.params["hidden"] == "8x8")
         pruned = False
         for checkpoint in range(1, CHECKPOINTS):
-            trial.report(area * checkpoint, checkpoint)
+            trial.report(area, checkpoint)
             pruned = pruned or bool(trial.should_prune())
         found = {"area": area, "pruned": pruned, "last": None, "failed": 0, "cpu_seconds": 1.0}
         study.tell(trial, {**found, "curve": [(0.0, area), (1.0, area)]})
@@ -305,6 +314,10 @@ REFUSED = {
     ),
     "an empty out": ({"out": " "}, ["--out ' '"]),
     "a file that is no card": ({"agents": "relax", "out": "other.toml"}, ["other.toml"]),
+    "another agent's card": (
+        {"agents": "relax", "out": str(find("agents")["rebar"])},
+        ["rebar.toml is the card of another agent", "'rebar' and not 'relax-linear'"],
+    ),
     "a place below a file": ({"out": "other.toml/agents"}, ["nothing can be written"]),
 }
 

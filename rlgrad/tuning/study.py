@@ -52,15 +52,17 @@ class Study:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._lock = folder, Lock(folder)
+        self._verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             self._study = _opened(folder / JOURNAL)
         except BaseException:
-            self._lock.release()
+            self.close()
             raise
 
     def close(self) -> None:
         """Give it back."""
+        optuna.logging.set_verbosity(self._verbosity)
         self._lock.release()
 
     @property

@@ -12,13 +12,18 @@ import torch
 
 from rlgrad.cards import Resolved
 from rlgrad.display import Status
-from rlgrad.engine import Outcome
+from rlgrad.engine import Engine, Outcome
+from rlgrad.errors import UsageError
 from rlgrad.make import is_simulated
 from rlgrad.options import Options, checked
 from rlgrad.training import engine
 
 CHECKPOINTS = 10  # of a trial, at equal env steps, where it may be given up
 POINTS = 51  # of a learning curve that is kept
+
+
+class UnfitError(UsageError):
+    """A setting that cannot be trained, such as one that needs more memory than there is."""
 
 
 def options_of(resolved: Resolved) -> Options:
@@ -112,6 +117,25 @@ class Progress:
         return float(np.mean([value for _, value in self.curve()]))
 
 
+def _made(resolved: Resolved, seeds: Sequence[int]) -> Engine:
+    try:
+        return engine(resolved, seeds, options_of(resolved))
+    except UsageError as error:
+        raise UnfitError(str(error)) from None
+
+
+def unfit(floor: float, seeds: int) -> dict[str, Any]:
+    """What ``Study.tell`` takes of a setting that cannot be trained: it counts as random."""
+    return {
+        "area": floor,
+        "pruned": False,
+        "last": None,
+        "failed": seeds,
+        "cpu_seconds": 0.0,
+        "curve": [(0.0, floor), (1.0, floor)],
+    }
+
+
 def run(
     resolved: Resolved,
     seeds: Sequence[int],
@@ -129,10 +153,14 @@ def run(
         report: takes (checkpoint, area so far), and answers whether to give the trial up.
         update: is told where training stands.
         interrupted: whether a signal asked for the end.
+
+    Raises:
+        UnfitError: where the setting cannot be trained.
+        UsageError: where the environment misbehaves.
     """
     torch.set_num_threads(1)  # small networks: a second thread only waits
     started = time.process_time()
-    trained = engine(resolved, seeds, options_of(resolved))
+    trained = _made(resolved, seeds)
     try:
         total = resolved.config.total_timesteps
         progress = Progress(trained.outcomes, total, floor, report, update, interrupted)

@@ -58,7 +58,7 @@ def _one(study: Any, task: dict[str, Any], wire: Wire, signals: Signals, number:
     from rlgrad import cards
     from rlgrad.config import Config, check
     from rlgrad.tuning.space import present, settings, space
-    from rlgrad.tuning.trial import run
+    from rlgrad.tuning.trial import UnfitError, run, unfit
 
     about, reporter = study.about, Reporter(wire)
     base = Config(**check(about["config"], f"{study.folder}"))
@@ -81,9 +81,12 @@ def _one(study: Any, task: dict[str, Any], wire: Wire, signals: Signals, number:
         found = run(
             resolved, task["seeds"], about["floor"], report, update, lambda: bool(signals.number)
         )
-    except BaseException:
-        study.tell(trial, None)
-        raise
+    except BaseException as error:
+        if not (isinstance(error, UnfitError) and number):
+            study.tell(trial, None)
+            raise
+        wire.send(say=f"{task['agent']} trial {number} counts as random actions: {error}")
+        found = unfit(about["floor"], len(task["seeds"]))
     study.tell(trial, found)
     if found is not None:
         ended = "given up, area so far" if found["pruned"] else "area"

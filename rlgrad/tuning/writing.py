@@ -37,19 +37,26 @@ def targets(out: str | None, agents: Sequence[str], root: Path) -> dict[str, Pat
     found = {agent: path / f"{agent}.toml" for agent in agents}
     if path.suffix == ".toml":
         found = dict.fromkeys(agents, path)
-    for file in found.values():
-        _check_place(file)
+    for agent, file in found.items():
+        _check_place(file, agent)
     return found
 
 
-def _check_place(file: Path) -> None:
+def _check_place(file: Path, agent: str) -> None:
     there = next(above for above in file.absolute().parents if above.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise UsageError(f"nothing can be written to {there}; choose another place by --out")
     if file.is_dir():
         raise UsageError(f"{file} is a folder; choose another place by --out")
-    if file.exists():
-        read_agent(file)
+    if not file.exists():
+        return
+    there_is, tuned = read_agent(file).config, agent_card(agent).config
+    for key in ("signal", "estimator"):
+        if there_is.get(key) != tuned.get(key):
+            raise UsageError(
+                f"{file} is the card of another agent, with {key} = {there_is.get(key)!r} and not "
+                f"{tuned.get(key)!r}; name another file by --out"
+            )
 
 
 def write(tuned: Tuned, file: Path) -> None:
