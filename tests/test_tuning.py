@@ -182,6 +182,31 @@ def test_an_interrupted_trial_is_drawn_again(tmp_path):
     study.close()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no limit on the size of files")
+def test_a_full_disk_is_one_line_and_keeps_the_trials_that_had_ended(tmp_path):
+    import resource
+
+    study = opened(tmp_path / "study")
+    tried(study, 2)
+    before, limits = told(study.trials()), resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (tmp_path / "study" / JOURNAL).stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, limits[1]))
+    try:
+        with pytest.raises(UsageError, match="cannot write to"):
+            tried(study, 3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        study.close()
+    study = opened(tmp_path / "study")
+    assert told(study.trials()) == before
+    tried(study, 3)
+    study.close()
+    whole = opened(tmp_path / "whole")
+    tried(whole, 3)
+    assert told(study.trials()) == told(whole.trials())
+    whole.close()
+
+
 def test_a_study_is_held_by_one_process_and_a_damaged_journal_is_named(tmp_path):
     study = opened(tmp_path / "study")
     with pytest.raises(UsageError, match="in use"):
