@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlgrad import cards
 from rlgrad.card_files import safe_name
 from rlgrad.cards import Resolved
 from rlgrad.comparison.floor import random_score
@@ -17,34 +16,12 @@ from rlgrad.comparison.workers import train_all
 from rlgrad.config import as_table
 from rlgrad.display import Board
 from rlgrad.errors import UsageError
-from rlgrad.make import import_module
-from rlgrad.options import parse_seeds
 from rlgrad.output import to_disk, write_whole
-from rlgrad.training import engine
 from rlgrad.tuning import writing
 from rlgrad.tuning.records import Tuned
+from rlgrad.tuning.request import Request, asked, made_ready, need_optuna
 from rlgrad.tuning.results import Tuning
 from rlgrad.tuning.space import describe, space
-from rlgrad.tuning.trial import options_of
-
-REPORTED = (range(20), range(100, 200))
-"""Seeds that results are reported on: nothing may be chosen by them."""
-MOST_TRIALS = 1_000
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for, checked."""
-
-    env: str
-    agents: tuple[str, ...]
-    seeds: tuple[int, ...]
-    trials: int
-    budget: float | None
-    jobs: int
-    modules: tuple[str, ...]
-    root: Path
-    """Folder of the studies."""
 
 
 def tune(
@@ -83,13 +60,13 @@ def tune(
         UsageError: for bad input, before anything is written; where a process failed.
         KeyboardInterrupt: after Ctrl-C; the trials that had ended are kept.
     """
-    _need_optuna()
-    request = _request(
+    need_optuna()
+    request = asked(
         env, agents, trials, budget, seeds, jobs, tuple(env_modules),
         Path(log_dir) / "tune" / safe_name(env),
     )  # fmt: skip
     flags = {} if total_timesteps is None else {"total_timesteps": total_timesteps}
-    resolved = _checked(request, flags, dict(env_kwargs or {}))
+    resolved = made_ready(request, flags, dict(env_kwargs or {}))
     files = writing.targets(None if out is None else str(out), request.agents, request.root)
     floor = random_score(env, resolved[0].env.kwargs, resolved[0].config.max_episode_steps)
     missing = [card.agent for card in resolved if _begin(request, card, floor) < request.trials]
@@ -102,68 +79,6 @@ def tune(
         writing.write(each, files[each.agent])
         _draw(each)
     return Tuning(found, tuple(files[agent] for agent in request.agents))
-
-
-def _need_optuna() -> None:
-    try:
-        import optuna  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"tuning needs {error.name}, which is not installed: pip install 'rlgrad[tune]'"
-        ) from None
-
-
-def _request(
-    env: str,
-    agents: str | Sequence[str],
-    trials: int,
-    budget: float | None,
-    seeds: Any,
-    jobs: int,
-    modules: tuple[str, ...],
-    root: Path,
-) -> Request:
-    """What is asked for, as far as it can be checked without making anything."""
-    names = agents.split(",") if isinstance(agents, str) else list(agents)
-    names = list(dict.fromkeys(name.strip() for name in names if name.strip()))
-    if not names:
-        raise UsageError("got no agents; expected names such as actor-critic,relax")
-    if not 1 <= trials <= MOST_TRIALS:
-        raise UsageError(f"got --trials {trials}; expected 1 to {MOST_TRIALS:,}")
-    if budget is not None and not 0 < budget < 1e6:
-        raise UsageError(f"got --budget {budget:g}; expected CPU-hours above 0")
-    if jobs < 0:
-        raise UsageError(f"got --jobs {jobs}; expected 0 (one per core) or more")
-    found = tuple(parse_seeds(seeds))
-    shared = [seed for seed in found if any(seed in span for span in REPORTED)]
-    if shared:
-        spans = " and ".join(f"{span[0]}-{span[-1]}" for span in REPORTED)
-        raise UsageError(
-            f"got seed {shared[0]} to tune on, and results are reported on {spans}; a setting that "
-            "is chosen on them flatters itself: take others, such as --seeds 1000-1009"
-        )
-    return Request(
-        env, tuple(names), found, trials, budget, jobs or os.cpu_count() or 1, modules, root
-    )
-
-
-def _checked(
-    request: Request, flags: Mapping[str, Any], kwargs: Mapping[str, Any]
-) -> list[Resolved]:
-    """The cards; each is made ready once, so that what cannot be trained is found before."""
-    for module in request.modules:
-        import_module(module)
-    found = []
-    for agent in request.agents:
-        each = cards.resolve(request.env, agent, None, flags, kwargs, request.modules)
-        if each.peer is not None:
-            raise UsageError(
-                f"{agent} is a peer, compared with the settings that its makers tuned; rlgrad tune "
-                "is for rlgrad's own agents"
-            )
-        engine(each, request.seeds[:1], options_of(each)).close()
-        found.append(each)
-    return found
 
 
 def _begin(request: Request, resolved: Resolved, floor: float) -> int:
