@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from rlgrad.resuming import resume as resume
     from rlgrad.store import Run as Run
     from rlgrad.training import train as train
+    from rlgrad.tuning.entry import tune as tune
+    from rlgrad.tuning.results import Tuning as Tuning
 
 # Where each public name lives; looked up on first use, so ``import rlgrad`` loads nothing heavy.
 _HOMES = {
     "Agent": "rlgrad.agent",
     "Comparison": "rlgrad.comparison.results",
     "Run": "rlgrad.store",
+    "Tuning": "rlgrad.tuning.results",
     "UsageError": "rlgrad.errors",
     "VarianceTable": "rlgrad.lab.results",
     "compare": "rlgrad.comparison.comparing",
@@ -33,12 +36,13 @@ _HOMES = {
     "load": "rlgrad.evaluation",
     "resume": "rlgrad.resuming",
     "train": "rlgrad.training",
+    "tune": "rlgrad.tuning.entry",
     "variance": "rlgrad.lab.entry",
 }
 
 __all__ = [
-    "Agent", "Comparison", "Run", "UsageError", "VarianceTable", "VectorEnvError", "__version__",
-    "check_vector_env", "compare", "load", "resume", "train", "variance",
+    "Agent", "Comparison", "Run", "Tuning", "UsageError", "VarianceTable", "VectorEnvError",
+    "__version__", "check_vector_env", "compare", "load", "resume", "train", "tune", "variance",
 ]  # fmt: skip
 
 

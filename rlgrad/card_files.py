@@ -20,7 +20,14 @@ from rlgrad.peer_cards import PREFIX, check_path, check_settings, check_trusted
 from rlgrad.reading import read_toml
 
 _PACKAGE = Path(__file__).resolve().parent
-TUNING = {"tuned_trials": int, "space": str, "seeds": str, "judged_by": str, "source": str}
+TUNING = {
+    "tuned_trials": int,
+    "space": str,
+    "seeds": str,
+    "judged_by": str,
+    "cpu_hours": float,
+    "source": str,
+}
 """What a card may tell of how its settings were found, so that comparisons can say it."""
 
 

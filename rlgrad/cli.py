@@ -22,16 +22,18 @@ from rlgrad.errors import UsageError, is_out_of_memory, nearest, out_of_memory
 from rlgrad.exporting.command import Export
 from rlgrad.options import Options
 from rlgrad.train_commands import Resume, Train
+from rlgrad.tuning.command import Tune
 from rlgrad.watching.command import Watch
 
 Command = (
-    type[Train] | type[Resume] | type[Compare] | type[Evaluate] | type[Watch] | type[Export]
-    | type[Variance] | type[List] | type[Doctor]
+    type[Train] | type[Resume] | type[Compare] | type[Tune] | type[Evaluate] | type[Watch]
+    | type[Export] | type[Variance] | type[List] | type[Doctor]
 )  # fmt: skip
 COMMANDS: dict[str, Command] = {
     "train": Train,
     "resume": Resume,
     "compare": Compare,
+    "tune": Tune,
     "evaluate": Evaluate,
     "watch": Watch,
     "export": Export,
@@ -46,7 +48,7 @@ FLAGS: dict[type, Flags] = {
     Resume: flags_of(Resume, Options),
     **{
         command: flags_of(command)
-        for command in (Compare, Evaluate, Watch, Export, Variance, List, Doctor)
+        for command in (Compare, Tune, Evaluate, Watch, Export, Variance, List, Doctor)
     },
 }
 for _command, _table in ((Train, "run"), (Train, "config"), (Resume, "options")):

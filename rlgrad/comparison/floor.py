@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,20 +41,36 @@ class Uniform:
         return act
 
 
+def random_score(
+    env_id: str, kwargs: Mapping[str, Any], limit: int, action_masks: str = "auto"
+) -> float:
+    """Mean return of 100 episodes of random actions.
+
+    Args:
+        env_id: Gymnasium id.
+        kwargs: for its constructor.
+        limit: env steps after which an episode is truncated; 0: the environment's own.
+        action_masks: "off": the environment's masks are ignored.
+    """
+    env = make_one(env_id, dict(kwargs), limit)
+    masked = action_masks != "off" and offers_masks(env)
+    policy = Uniform(Actions(env.action_space).sizes, masked)
+    env.close()
+    score = evaluate(policy, env_id, 0, EPISODES, env_kwargs=dict(kwargs), max_episode_steps=limit)
+    assert score is not None
+    return score.sampled.mean
+
+
 def floors(entries: Sequence[Entry]) -> dict[str, float]:
-    """Mean return of 100 episodes of random actions, by environment."""
+    """What random actions score, by environment."""
     found: dict[str, float] = {}
     for entry in entries:
-        if entry.env in found:
-            continue
-        card = entry.card
-        kwargs = card["environment"]["kwargs"]
-        limit = card.get("config", {}).get("max_episode_steps", 0)
-        env = make_one(entry.env, kwargs, limit)
-        masked = card.get("config", {}).get("action_masks") != "off" and offers_masks(env)
-        policy = Uniform(Actions(env.action_space).sizes, masked)
-        env.close()
-        score = evaluate(policy, entry.env, 0, EPISODES, env_kwargs=kwargs, max_episode_steps=limit)
-        assert score is not None
-        found[entry.env] = score.sampled.mean
+        if entry.env not in found:
+            config = entry.card.get("config", {})
+            found[entry.env] = random_score(
+                entry.env,
+                entry.card["environment"]["kwargs"],
+                config.get("max_episode_steps", 0),
+                config.get("action_masks", "auto"),
+            )
     return found

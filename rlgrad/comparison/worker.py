@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from typing import IO, Any
 
 from rlgrad.allocator import keep_freed_memory
@@ -24,7 +25,7 @@ from rlgrad.errors import UsageError
 EVERY = 0.2  # seconds between lines of status
 
 
-class _Wire:
+class Wire:
     """Lines of JSON to the process that waits for them."""
 
     def __init__(self, file: IO[str]) -> None:
@@ -39,10 +40,10 @@ class _Wire:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-class _Reporter(Display):
+class Reporter(Display):
     """What a person would see, as lines for the process that draws it."""
 
-    def __init__(self, wire: _Wire) -> None:
+    def __init__(self, wire: Wire) -> None:
         super().__init__("", quiet=True)
         self._wire, self._sent = wire, 0.0
 
@@ -54,7 +55,7 @@ class _Reporter(Display):
             self._sent = now
 
 
-def _train(task: dict[str, Any], wire: _Wire) -> dict[str, Any]:
+def _train(task: dict[str, Any], wire: Wire) -> dict[str, Any]:
     """Train one block; returns the last line."""
     from rlgrad import cards
     from rlgrad.comparison.plan import stepping
@@ -66,7 +67,7 @@ def _train(task: dict[str, Any], wire: _Wire) -> dict[str, Any]:
             task["env"], task["agent"], None, task["flags"], task["env_kwargs"], task["env_modules"]
         )
         options = checked({**task["options"], "quiet": True, "vec": stepping(resolved)})
-        session = start(resolved, task["seeds"], options, _Reporter(wire))
+        session = start(resolved, task["seeds"], options, Reporter(wire))
         session.go()
         return {"run": str(session.run.path), "signal": session.signal}
     except UsageError as error:
@@ -76,15 +77,19 @@ def _train(task: dict[str, Any], wire: _Wire) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def main() -> None:
-    """Serve tasks until there are no more."""
+def serve(train: Callable[[dict[str, Any], Wire], dict[str, Any]]) -> None:
+    """Do tasks until there are no more.
+
+    Args:
+        train: does one; returns the last line of its news.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the caller's to handle
     keep_freed_memory()
-    wire = _Wire(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    wire = Wire(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
     for line in sys.stdin:
-        wire.send(**_train(json.loads(line), wire))
+        wire.send(**train(json.loads(line), wire))
 
 
 if __name__ == "__main__":
-    main()
+    serve(_train)

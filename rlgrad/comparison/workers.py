@@ -26,18 +26,26 @@ GRACE = 30.0  # seconds that an interrupted worker has for its last checkpoint
 _LAST_WORDS = 2_000  # bytes of a dead worker's standard error that are looked at
 
 
-class Worker:
-    """A process that trains one task after another."""
+TRAINS = "rlgrad.comparison.worker"
 
-    def __init__(self) -> None:
+
+class Worker:
+    """A process that trains one task after another.
+
+    Args:
+        module: what it runs.
+    """
+
+    def __init__(self, module: str = TRAINS) -> None:
         self.process: subprocess.Popen[str] | None = None
+        self._module = module
         self._words: IO[bytes] | None = None
 
     def _start(self) -> subprocess.Popen[str]:
         self._words = tempfile.TemporaryFile()  # noqa: SIM115
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         return subprocess.Popen(
-            [sys.executable, "-m", "rlgrad.comparison.worker"],
+            [sys.executable, "-m", self._module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._words,
@@ -62,7 +70,7 @@ class Worker:
             for line in news:
                 told = json.loads(line)
                 yield told
-                if "status" not in told:
+                if not told.keys() & {"status", "say"}:
                     return
         except BrokenPipeError:
             pass
@@ -124,14 +132,16 @@ def train_all(
     arguments: Mapping[str, Any],
     jobs: int,
     board: Board,
+    module: str = TRAINS,
 ) -> tuple[list[str], list[str]]:
     """Train tasks, at most ``jobs`` at a time.
 
     Args:
         tasks: in the order in which they are begun.
-        arguments: what all tasks share: "flags", "env_kwargs", "env_modules", "options".
+        arguments: what all tasks share, as the module expects it.
         jobs: processes.
         board: shows where each stands.
+        module: what the processes run.
 
     Returns:
         Paths of the runs, and what went wrong in words.
@@ -143,7 +153,7 @@ def train_all(
     for task in tasks:
         waiting.put(task)
     told: queue.Queue[tuple[Task | None, dict[str, Any]]] = queue.Queue()
-    workers = [Worker() for _ in range(min(jobs, len(tasks)))]
+    workers = [Worker(module) for _ in range(min(jobs, len(tasks)))]
 
     def serve(worker: Worker) -> None:
         while not waiting.empty():
@@ -191,6 +201,8 @@ def _listen(
             threads -= 1
         elif "status" in news:
             board.update(task.label, Status(*news["status"]))
+        elif "say" in news:
+            board.say(news["say"])
         elif "error" in news:
             board.done(task.label, "failed")
             wrong.append(f"{task.label}: {news['error']}")

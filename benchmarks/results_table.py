@@ -1,0 +1,158 @@
+"""The table of results: rlgrad's agents with their tuned cards beside Stable-Baselines3's.
+
+    python benchmarks/results_table.py                                  # everything; hours
+    python benchmarks/results_table.py --envs LunarLander-v3 --agents actor-critic,sb3-a2c
+    python benchmarks/results_table.py --only-print
+
+Ten seeds (0-9) of each agent train as many env steps on each environment, and are evaluated on 100
+fresh episodes. It rests on `rlgrad compare`: finished runs below --log-dir are used again, so it
+may be stopped anywhere and called again, in parts, for days; what is trained by other versions or
+another card is trained anew. Agents go one after another, in one process at a time, so that their
+seconds can be compared; --jobs trains faster and blurs them.
+
+Each environment that is done is written to benchmarks/results/results_table.json, and the table of
+all of them to results_table.md beside it. Peers have the settings of rl-baselines3-zoo (commit
+22e3ff2) on CartPole, Acrobot, MountainCar and LunarLander; for FrozenLake, Taxi and MinAtar the zoo
+has none for A2C and PPO, so there they have Stable-Baselines3's defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import rlgrad
+from rlgrad.errors import UsageError
+from rlgrad.output import write_whole
+
+RESULTS = Path(__file__).resolve().parent / "results"
+OURS = "reinforce-learned,actor-critic,rebar,relax,all-action-control"
+PEERS = "sb3-a2c,sb3-ppo"
+STEPS = {
+    "CartPole-v1": 100_000,
+    "Acrobot-v1": 100_000,
+    "MountainCar-v0": 500_000,
+    "LunarLander-v3": 1_000_000,
+    "FrozenLake-v1": 200_000,
+    "Taxi-v4": 500_000,  # Gymnasium 1.4 no longer makes Taxi-v3
+    "MinAtar/Breakout-v1": 1_000_000,
+}
+"""Env steps per seed."""
+
+
+def trained(env: str, agents: list[str], flags: dict) -> tuple[list[str], dict[str, str]]:
+    """(agents with all their seeds trained, why others are left out)."""
+    ready, missing = [], {}
+    for agent in agents:
+        try:
+            rlgrad.compare(env, agents=agent, **flags)
+            ready.append(agent)
+        except UsageError as error:
+            missing[agent] = str(error)
+            print(f"{agent} on {env} is left out: {error}", flush=True)
+    return ready, missing
+
+
+def wall(runs: list[str]) -> float:
+    """Seconds of training per seed: those of a process, divided by the seeds that share it."""
+    results = [json.loads((Path(run) / "result.json").read_text()) for run in runs]
+    return sum(r["wall_seconds"] for r in results) / sum(len(r["seeds"]) for r in results)
+
+
+def judged(env: str, ready: list[str], missing: dict[str, str], flags: dict) -> dict:
+    """What the table says of an environment, as data."""
+    told = rlgrad.compare(env, agents=ready, **flags).to_dict()
+    rows = []
+    for row in told["summaries"]:
+        card = told["cards"][f"{row['agent']} on {env}"]
+        goal = card["environment"].get("solved_at")
+        own = [seed for seed in told["seeds"] if seed["agent"] == row["agent"]]
+        scores = [seed["sampled_mean"] for seed in own]
+        rows.append(
+            {
+                "agent": row["agent"],
+                "peer": row["peer"],
+                "seeds": row["seeds"],
+                "failed": row["failed"],
+                "iqm": row["iqm"],
+                "argmax": row["argmax"],
+                "scores": scores,
+                "solved_at": goal,
+                "reached": None if goal is None else sum((s or -1e300) >= goal for s in scores),
+                "wall_seconds": wall(told["runs"][f"{row['agent']} on {env}"]),
+                "cpu_seconds": row["cpu_seconds"],
+                "card": card,
+            }
+        )
+    return {
+        "steps": flags["total_timesteps"],
+        "seeds": flags["seeds"],
+        "random": told["random_scores"][env],
+        "agents": rows,
+        "left_out": missing,
+        "warnings": told["warnings"],
+    }
+
+
+def bounds(interval: dict) -> str:
+    """``value (low to high)``."""
+    value, low, high = (interval[key] for key in ("value", "low", "high"))
+    return f"{value:.4g} ({low:.4g} to {high:.4g})"
+
+
+def markdown(found: dict[str, dict]) -> str:
+    """The table of all environments that are done."""
+    lines = [
+        "| environment | agent | return, IQM (95 %) | seeds at the goal | times as fast as A2C |",
+        "|---|---|---|---|---|",
+    ]
+    for env, table in found.items():
+        rows = table["agents"]
+        a2c = next((row["wall_seconds"] for row in rows if row["agent"] == "sb3-a2c"), None)
+        for row in sorted(rows, key=lambda row: -row["iqm"]["value"]):
+            goal = f"{row['reached']} of {row['seeds']}" if row["reached"] is not None else "-"
+            faster = "-" if a2c is None else f"{a2c / row['wall_seconds']:.3g}"
+            lines.append(
+                f"| {env}, {table['steps']:,} steps | `{row['agent']}` | {bounds(row['iqm'])} "
+                f"| {goal} | {faster} |"
+            )
+        for agent in table["left_out"]:
+            lines.append(f"| {env} | `{agent}` | not trained | - | - |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--envs", default=",".join(STEPS))
+    parser.add_argument("--agents", default=f"{OURS},{PEERS}")
+    parser.add_argument("--seeds", default="0-9")
+    parser.add_argument("--steps", type=int, help="env steps per seed, in place of the table's")
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--log-dir", default="runs")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of table and JSON")
+    parser.add_argument("--only-print", action="store_true", help="what is on record")
+    arguments = parser.parse_args()
+    path = arguments.output / "results_table.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    for env in () if arguments.only_print else arguments.envs.split(","):
+        flags = {
+            "seeds": arguments.seeds,
+            "total_timesteps": arguments.steps or STEPS.get(env, 100_000),
+            "eval_episodes": arguments.episodes,
+            "jobs": arguments.jobs,
+            "log_dir": arguments.log_dir,
+        }
+        ready, missing = trained(env, arguments.agents.split(","), flags)
+        if not ready:
+            continue
+        found[env] = judged(env, ready, missing, flags)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
+        write_whole(path.with_suffix(".md"), markdown(found).encode())
+    print(markdown(found), end="")
+
+
+if __name__ == "__main__":
+    main()
