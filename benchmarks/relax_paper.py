@@ -145,6 +145,50 @@ class PublicRelax(Estimator):
         return weighted_mean(2 * inner - inner.detach(), weight, self.seeds)
 
 
+class Regressed(Estimator):
+    """(f - c(x)) score with c fitted by squared error: V, in the form that RELAX's c has.
+
+    Args:
+        factors: D.
+        categories: A.
+        context: F.
+        seeds: S.
+        control: c, which sees the state alone.
+    """
+
+    traits = Traits(unbiased=True, context=True, trained=True)
+    source = "Mnih & Gregor 2014, arXiv:1402.0030"
+
+    def __init__(
+        self, factors: int, categories: int, context: int, seeds: int, *, control: Control
+    ) -> None:
+        super().__init__(factors, categories, context, seeds)
+        self.control = control
+
+    def _left(self, draw: Draw, value: Tensor, context: Tensor | None) -> Tensor:
+        return value - self.control(torch.zeros_like(draw.logits), context)
+
+    @torch.no_grad()
+    def gradient(
+        self, draw: Draw, value: Tensor, *, context: Tensor | None = None, f: Any = None
+    ) -> Tensor:
+        """``[*batch, D, A]``; see ``Estimator.gradient``."""
+        return self._left(draw, value, context)[..., None, None] * score(draw)
+
+    def loss(
+        self,
+        draw: Draw,
+        value: Tensor,
+        *,
+        context: Tensor | None = None,
+        f: Any = None,
+        direction: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """Half the squared error."""
+        return weighted_mean(0.5 * self._left(draw, value, context) ** 2, weight, self.seeds)
+
+
 def broadcast_advantage(returns: Tensor, value: Tensor, weight: Tensor) -> Tensor:
     """What the public A2C credits to the actions of an episode of n steps: n (R_t - mean V).
 

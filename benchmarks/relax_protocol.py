@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from relax_paper import HIDDEN, Control, PublicRelax, broadcast_advantage
+from relax_paper import HIDDEN, Control, PublicRelax, Regressed, broadcast_advantage
 from torch import Tensor
 
 from rlgrad import returns
@@ -70,10 +70,17 @@ def public(S: int) -> Estimator:
     return PublicRelax(1, ACTIONS, FEATURES, S, control=control)
 
 
+def scaled_value(S: int) -> Estimator:
+    """A2C whose V has the trained scale of RELAX's c."""
+    control = Control(FEATURES, ACTIONS, S, sees_action=False)
+    return Regressed(1, ACTIONS, FEATURES, S, control=control)
+
+
 WIDTHS = {"hidden": HIDDEN}
 ARMS = {
     "a2c-public": Arm("A2C, public code", plain("reinforce"), "mean value"),
     "a2c": Arm("A2C", plain("reinforce"), "value"),
+    "a2c-scaled": Arm("A2C, V with c's scale", scaled_value),
     "relax-public": Arm("RELAX, public sampler", public),
     "relax": Arm("RELAX, exact sampler", relax()),
     "relax-logits": Arm("RELAX, norm per step", relax(), objective="logits"),

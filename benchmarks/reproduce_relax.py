@@ -1,0 +1,266 @@
+"""The RELAX paper's CartPole result, faithful and with the exact sampler, the family beside it.
+
+    python benchmarks/reproduce_relax.py                  # about 15 minutes of one core
+    python benchmarks/reproduce_relax.py --plot-only      # table and picture of the recorded run
+
+One episode an update, Monte-Carlo returns, two hidden layers of 10 ReLU units, gamma .99, entropy
+.01, Adam with beta2 .99999; solved when 100 episodes in a row average 195 of 200. Every arm gets
+the same search: step sizes of the policy and of what is trained beside it, each from the paper's
+grid, on 5 seeds from 1000 on, fewest mean episodes to solve. Reported are seeds 0-19 at the chosen
+step sizes. A seed that is not solved counts with the episodes that it had. Intervals are 95 %
+bootstrap intervals over seeds. At some episodes the variance of the gradient is measured
+(relax_variance.py). Writes benchmarks/results/reproduce_relax.json and
+docs/images/reproduce_relax.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from relax_protocol import ARMS, WINDOW, Study
+from relax_variance import measured, parts
+
+from rlgrad.bootstrap import bootstrap_indices
+from rlgrad.options import parse_seeds
+from rlgrad.stats import curve, kaplan_meier, median_time
+
+HERE = Path(__file__).resolve().parent
+RESULTS, IMAGES = HERE / "results", HERE.parent / "docs" / "images"
+GRID = (0.01, 0.003, 0.001)
+PAPER = {"a2c": [1152, 90], "relax": [472, 114], "ratio": 2.44}
+RATIOS = (
+    ("a2c-public", "relax-public"),
+    ("a2c", "relax"),
+    ("a2c", "relax-public"),
+    ("a2c", "relax-state"),
+    ("a2c-scaled", "relax"),
+    ("a2c-scaled", "relax-state"),
+    ("relax-state", "relax"),
+    ("relax-public", "relax"),
+)
+SHOWN = ("a2c-public", "a2c", "a2c-scaled", "relax-public", "relax", "relax-state")
+MEASURED_AT = (50, 150, 300, 600)
+
+
+def settings(name: str) -> list[tuple[float, float]]:
+    """The step sizes that an arm is searched over."""
+    if ARMS[name].rates == 1:
+        return [(rate, rate) for rate in GRID]
+    return list(product(GRID, GRID))
+
+
+def episodes_to_solve(study: Study, name: str, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """(episodes, whether solved) of an arm's learners; ``most`` where they were not."""
+    solved = study.solved[study.rows[name]]
+    return np.where(solved > 0, solved, most).astype(float), solved > 0
+
+
+def search(names: Sequence[str], seeds: list[int], episodes: int) -> dict[str, Any]:
+    """The choice of step sizes, the same for every arm."""
+    study = Study(
+        {name: [(seed, *rate) for rate in settings(name) for seed in seeds] for name in names}
+    )
+    study.run(episodes)
+    found = {}
+    for name in names:
+        times, solved = episodes_to_solve(study, name, episodes)
+        trials = [
+            {"rates": rate, "mean": float(t.mean()), "solved": int(s.sum())}
+            for rate, t, s in zip(
+                settings(name),
+                times.reshape(-1, len(seeds)),
+                solved.reshape(-1, len(seeds)),
+                strict=True,
+            )
+        ]
+        best = min(trials, key=lambda trial: (trial["mean"], -trial["solved"]))
+        found[name] = {"chosen": best["rates"], "trials": trials}
+        print(f"{name:20s} {best}", flush=True)
+    return found
+
+
+class Measures:
+    """Measures the variance of some arms' gradients at some episodes."""
+
+    def __init__(self, study: Study, arms: Sequence[str], lanes: int, states: int) -> None:
+        self.study, self.lanes, self.states = study, lanes, states
+        self.arms = [name for name in arms if name in study.groups]
+        self.rows: list[dict[str, Any]] = []
+
+    def __call__(self, number: int) -> None:
+        """Before episode ``number``."""
+        if number not in MEASURED_AT:
+            return
+        for name in self.arms:
+            group = self.study.groups[name]
+            row = {"arm": name, "episode": number, **measured(group, self.lanes, number)}
+            row["solved"] = int((self.study.solved[self.study.rows[name]] > 0).sum())
+            if name in ("a2c", "relax"):
+                row["parts"] = parts(group, 10, self.states, 16)
+            self.rows.append(row)
+            print(json.dumps(row), flush=True)
+
+
+def learning(study: Study, name: str, episodes: int) -> dict[str, list[float]]:
+    """Mean return of the last 100 episodes: interquartile mean over seeds, and its band."""
+    got = study.returns[:, study.rows[name]]
+    _, solved = episodes_to_solve(study, name, episodes)
+    xs, ys = [], []
+    for each in got.T:
+        each = each[np.isfinite(each)]
+        total = np.concatenate([[0.0], each.cumsum()])
+        at = np.arange(1, len(each) + 1)
+        first = np.maximum(at - WINDOW, 0)
+        xs.append(at.astype(float))
+        ys.append((total[at] - total[first]) / (at - first))
+    grid = np.arange(20.0, len(got) + 1, 20.0)
+    band = curve(xs, ys, grid, done=list(solved))
+    named = {"x": band.x, "value": band.value, "low": band.low, "high": band.high}
+    return {key: np.round(x, 1).tolist() for key, x in named.items()}
+
+
+def row_of(study: Study, name: str, rates: Sequence[float], episodes: int) -> dict[str, Any]:
+    """What is reported of an arm."""
+    times, solved = episodes_to_solve(study, name, episodes)
+    picks = bootstrap_indices([len(times)])[0]
+    low, high = np.quantile(times[picks].mean(1), [0.025, 0.975])
+    middle = median_time(times, solved)
+    steps = np.nansum(study.returns[:, study.rows[name]], 0)  # +1 per step
+    return {
+        "arm": name,
+        "label": ARMS[name].label,
+        "rates": list(rates),
+        "episodes": times.tolist(),
+        "solved": solved.tolist(),
+        "mean": [float(times.mean()), float(low), float(high)],
+        "median": [None if np.isinf(x) else float(x) for x in middle],
+        "env_steps": float(steps.mean()),
+        "curve": learning(study, name, episodes),
+    }
+
+
+def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean episodes of one arm over those of another; seeds of both resampled independently."""
+    times = {row["arm"]: np.array(row["episodes"]) for row in rows}
+    found = []
+    for one, other in RATIOS:
+        if one in times and other in times:
+            first, second = times[one], times[other]
+            a, b = (
+                x[bootstrap_indices([len(x)], seed=seed)[0]].mean(1)
+                for seed, x in enumerate((first, second))
+            )
+            low, high = np.quantile(a / b, [0.025, 0.975])
+            value = [float(first.mean() / second.mean()), float(low), float(high)]
+            found.append({"arms": [one, other], "ratio": value})
+    return found
+
+
+def show(results: dict[str, Any]) -> None:
+    """The tables."""
+    print(f"| {'arm':28s} | step sizes | solved | mean episodes [95 %] | median [95 %] |")
+    for row in results["arms"]:
+        mean = "{:.0f} [{:.0f}, {:.0f}]".format(*row["mean"])
+        middle, low, high = ("-" if x is None else f"{x:.0f}" for x in row["median"])
+        rates = ", ".join(f"{x:g}" for x in row["rates"][: ARMS[row["arm"]].rates])
+        count = f"{sum(row['solved'])} of {len(row['solved'])}"
+        print(f"| {row['label']:28s} | {rates} | {count} | {mean} | {middle} [{low}, {high}] |")
+    for each in results["ratios"]:
+        one, other = (ARMS[name].label for name in each["arms"])
+        print("| {} / {} | {:.2f} [{:.2f}, {:.2f}] |".format(one, other, *each["ratio"]))
+    for row in results["variance"]:
+        found = {k: v for k, v in row.items() if k not in ("arm", "episode", "parts")}
+        spelled = ", ".join(
+            f"{k} {v[0]:.3f} [{v[1]:.3f}, {v[2]:.3f}]" if isinstance(v, list) else f"{k} {v:.3g}"
+            for k, v in found.items()
+        )
+        print(f"{row['arm']} at {row['episode']}: {spelled}")
+        if "parts" in row:
+            print("    " + ", ".join(f"{k} {v:.3f}" for k, v in row["parts"].items()))
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """Learning curves, survival, and what is left of the variance."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4))
+    rows = {row["arm"]: row for row in results["arms"]}
+    for i, name in enumerate(each for each in SHOWN if each in rows):
+        row, color = rows[name], f"C{i}"
+        line = row["curve"]
+        left.plot(line["x"], line["value"], color=color, label=row["label"])
+        left.fill_between(line["x"], line["low"], line["high"], color=color, alpha=0.15, lw=0)
+        x, share = kaplan_meier(np.array(row["episodes"]), np.array(row["solved"]))
+        middle.step(x, share, where="post", color=color)
+        points = [each for each in results["variance"] if each["arm"] == name]
+        at = [each["episode"] for each in points]
+        own = [
+            each.get("mean V" if name == "a2c-public" else "V", each.get("own")) for each in points
+        ]
+        right.plot(at, [x[0] for x in own], "o-", color=color)
+        if name == "relax":
+            best = [each["fitted"][0] for each in points]
+            right.plot(at, best, "k:", label="fitted to the frozen policy")
+            right.legend(frameon=False, fontsize=8)
+    left.legend(frameon=False, fontsize=8)
+    left.set(xlabel="episodes", ylabel="mean return of 100 episodes", title="learning")
+    middle.set(xlabel="episodes", ylabel="share not solved", title="to solve", ylim=(0, 1.02))
+    right.set(xlabel="episodes", yscale="log", title="variance left by the own baseline or c")
+    for axis in (left, middle, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Search, then train and measure on the reported seeds."""
+    names = arguments.arms.split(",")
+    found = search(names, parse_seeds(arguments.search_seeds), arguments.search_episodes)
+    seeds, episodes = parse_seeds(arguments.seeds), arguments.episodes
+    study = Study({name: [(s, *found[name]["chosen"]) for s in seeds] for name in names})
+    measures = Measures(study, SHOWN, arguments.lanes, arguments.states)
+    study.run(episodes, measures)
+    rows = [row_of(study, name, found[name]["chosen"], episodes) for name in names]
+    return {
+        "paper": PAPER, "seeds": seeds, "most_episodes": episodes,
+        "search_seeds": arguments.search_seeds, "search_episodes": arguments.search_episodes,
+        "search": found, "arms": rows, "ratios": ratios(rows), "variance": measures.rows,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--seeds", default="0-19")
+    parser.add_argument("--episodes", type=int, default=3000, help="at most")
+    parser.add_argument("--search-seeds", default="1000-1004")
+    parser.add_argument("--search-episodes", type=int, default=1500, help="at most")
+    parser.add_argument("--lanes", type=int, default=256, help="episodes that variance is of")
+    parser.add_argument("--states", type=int, default=128, help="that the variance is split in")
+    parser.add_argument("--json", type=Path, default=RESULTS / "reproduce_relax.json")
+    parser.add_argument("--picture", type=Path, default=IMAGES / "reproduce_relax.png")
+    parser.add_argument("--plot-only", action="store_true", help="show the recorded results")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.plot_only:
+        results = json.loads(arguments.json.read_text())
+    else:
+        results = run(arguments)
+        arguments.json.write_text(json.dumps(results) + "\n")
+    show(results)
+    plot(results, arguments.picture)
+
+
+if __name__ == "__main__":
+    main()
