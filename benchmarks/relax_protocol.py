@@ -188,10 +188,10 @@ class Group:
             return None
         return ActionValue(self.critic, x)
 
-    def estimate(self, e: Episode) -> Tensor:
-        """Gradients at the logits ``[S, T, N, 1, 2]``, 0 after the end."""
-        f = self.action_value(e.x)
-        u = self.estimator.gradient(e.draw, self.credit(e), context=e.x, f=f)
+    def estimate(self, e: Episode, estimator: Estimator | None = None) -> Tensor:
+        """Gradients at the logits ``[S, T, N, 1, 2]``, 0 after the end; by another estimator."""
+        estimator, f = estimator or self.estimator, self.action_value(e.x)
+        u = estimator.gradient(e.draw, self.credit(e), context=e.x, f=f)
         return u * e.weight[..., None, None]
 
     @torch.no_grad()

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from relax_protocol import ACTIONS, FEATURES, GAMMA, LIMIT, Arm, Episode, Group, episode, play
+from relax_paper import HIDDEN, PublicRelax
+from relax_protocol import ACTIONS, FEATURES, GAMMA, LIMIT, Episode, Group, episode, play
 from torch import Tensor
 
 from rlgrad.card_files import env_card
@@ -33,7 +34,7 @@ def parts(group: Group, seeds: int, states: int, copies: int) -> dict[str, Any]:
     """Shares of the variance of a step's term R x score, means over the first seeds."""
     rows = []
     config = Config(
-        signal="return-to-go", hidden=(10, 10), activation="relu", gamma=GAMMA,
+        signal="return-to-go", hidden=HIDDEN, activation="relu", gamma=GAMMA,
         max_episode_steps=LIMIT, observation_scale=(1.0,) * FEATURES, value_scale=1.0,
     )  # fmt: skip
     for i, seed in enumerate(group.seeds[:seeds]):
@@ -126,7 +127,7 @@ def measured(group: Group, lanes: int, seed: int) -> dict[str, Any]:
         name: ratio(x, variances["none"]) for name, x in variances.items() if name != "none"
     }
     row["length"] = float(e.weight.sum(1).mean())
-    if group.arm.label == "RELAX, public sampler":
+    if isinstance(group.estimator, PublicRelax):
         row["bias"] = bias(group, e, pulled["own"], half)
     return row
 
@@ -135,19 +136,9 @@ def bias(group: Group, e: Episode, own: Tensor, half: int) -> float:
     """Of the public sampler, against the exact one with the same c, over all seeds."""
     control: Any = group.estimator.control
     exact = build("relax", 1, ACTIONS, FEATURES, len(own), coupling="independent", control=control)
-    right = Group.estimate(_with(group, exact), e)
-    difference = own - lane_gradients(group, e, right, half)
-    size = product(lane_gradients(group, e, right, half)).sum()
-    return float((product(difference).sum() / size).clamp(min=0).sqrt())
-
-
-def _with(group: Group, estimator: Any) -> Any:
-    """The group, estimating otherwise."""
-    import copy
-
-    other = copy.copy(group)
-    other.estimator, other.arm = estimator, Arm("", group.arm.make)
-    return other
+    right = lane_gradients(group, e, group.estimate(e, exact), half)
+    size = product(right).sum()
+    return float((product(own - right).sum() / size).clamp(min=0).sqrt())
 
 
 def ratio(x: np.ndarray, y: np.ndarray) -> list[float]:
