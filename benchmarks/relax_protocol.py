@@ -260,10 +260,17 @@ class Study:
         self.returns = np.zeros((0, L))
         self.solved = np.zeros(L, dtype=np.int64)
         """``[L]`` the episode after which each learner was solved; 0: not."""
+        self.idle = np.zeros(L, dtype=bool)
+        """``[L]`` learners that are to stand still, solved or not."""
+
+    @property
+    def alive(self) -> np.ndarray:
+        """``[L]`` which learners train on."""
+        return (self.solved == 0) & ~self.idle
 
     def step(self) -> None:
-        """One episode and one update of each learner that is not solved."""
-        number, alive = len(self.returns), self.solved == 0
+        """One episode and one update of each learner that is alive."""
+        number, alive = len(self.returns), self.alive
         first, second = (
             by_step(self.streams.exponential(p, number, 1, LIMIT * ACTIONS), 1, LIMIT, 1, ACTIONS)
             for p in (Purpose.ACTION, Purpose.RELAXATION)
@@ -275,7 +282,7 @@ class Study:
         if number + 1 >= WINDOW:
             mean = self.returns[-WINDOW:].mean(0)
             self.solved[alive & (mean >= SOLVED)] = number + 1
-        alive = self.solved == 0
+        alive = self.alive
         for name, group in self.groups.items():
             part = self.rows[name]
             if alive[part].any():
@@ -284,8 +291,8 @@ class Study:
                 group.update(episode(group.policy, own, second[part]), still)
 
     def run(self, episodes: int, watch: Callable[[int], None] = lambda number: None) -> None:
-        """Train until all are solved, or so many episodes; ``watch`` hears of each."""
-        while len(self.returns) < episodes and (self.solved == 0).any():
+        """Train until none is alive, or so many episodes; ``watch`` hears of each."""
+        while len(self.returns) < episodes and self.alive.any():
             watch(len(self.returns))
             self.step()
         watch(len(self.returns))
