@@ -5,13 +5,14 @@
 
 One episode an update, Monte-Carlo returns, two hidden layers of 10 ReLU units, gamma .99, entropy
 .01, Adam with beta2 .99999; solved when 100 episodes in a row average 195 of 200. Step sizes come
-from the paper's grid, on 5 seeds from 1000 on, fewest mean episodes to solve: that of the policy and that of what
-is trained beside it each for the arms that are shown in the picture, one for both for the rest of
-the family. Reported are seeds 0-19 at the chosen step sizes. A seed that is not
+from the paper's grid, on 5 seeds from 1000 on, fewest mean episodes to solve: that of the policy
+and that of what is trained beside it each for the arms that are shown in the picture, one for both
+for the rest of the family. Reported are seeds 0-19 at the chosen step sizes. A seed that is not
 solved counts with the episodes that it had. Intervals are 95 % bootstrap intervals over seeds. At
 some episodes the variance of the gradient is measured (relax_variance.py). Arms may be run one
-after another (--arms): what is recorded of the others stays. Writes
-benchmarks/results/reproduce_relax.json and docs/images/reproduce_relax.png.
+after another, or side by side into files of their own (--arms, --json): what is recorded of other
+arms stays, and --merge takes it over. Writes benchmarks/results/reproduce_relax.json and
+docs/images/reproduce_relax.png.
 """
 
 from __future__ import annotations
@@ -267,9 +268,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def merged(results: dict[str, Any], path: Path) -> dict[str, Any]:
+def merged(results: dict[str, Any], paths: Sequence[Path]) -> dict[str, Any]:
     """With what was recorded of other arms, in the order of ``ARMS``."""
-    if path.exists():
+    for path in (each for each in paths if each.exists()):
         old = json.loads(path.read_text())
         new = set(results["search"])
         results["search"] = old["search"] | results["search"]
@@ -286,19 +287,22 @@ def main() -> None:
     parser.add_argument("--seeds", default="0-19")
     parser.add_argument("--episodes", type=int, default=1250, help="at most")
     parser.add_argument("--search-seeds", default="1000-1004")
-    parser.add_argument("--search-episodes", type=int, default=1000, help="at most")
-    parser.add_argument("--at", type=int, nargs="+", default=[50, 150, 300, 600])
+    parser.add_argument("--search-episodes", type=int, default=600, help="at most")
+    parser.add_argument("--at", type=int, nargs="+", default=[50, 150, 300])
     parser.add_argument("--lanes", type=int, default=128, help="episodes that variance is of")
     parser.add_argument("--states", type=int, default=64, help="that the variance is split in")
     parser.add_argument("--json", type=Path, default=RESULTS / "reproduce_relax.json")
     parser.add_argument("--picture", type=Path, default=IMAGES / "reproduce_relax.png")
+    parser.add_argument("--merge", type=Path, nargs="+", default=[], help="files; trains nothing")
     parser.add_argument("--plot-only", action="store_true", help="show the recorded results")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.plot_only:
         results = json.loads(arguments.json.read_text())
     else:
-        results = merged(run(arguments), arguments.json)
+        first, *others = arguments.merge or [None]
+        fresh = json.loads(first.read_text()) if first else run(arguments)
+        results = merged(fresh, [*others, arguments.json])
         arguments.json.write_text(json.dumps(results) + "\n")
     show(results)
     plot(results, arguments.picture)
