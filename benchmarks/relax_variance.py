@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from relax_arms import ACTIONS, FEATURES
 from relax_paper import HIDDEN, PublicRelax
-from relax_protocol import ACTIONS, FEATURES, GAMMA, LIMIT, Episode, Group, episode, play
+from relax_protocol import GAMMA, LIMIT, Episode, Group, episode, play
 from torch import Tensor
 
 from rlgrad.card_files import env_card

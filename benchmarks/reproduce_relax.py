@@ -26,29 +26,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from relax_protocol import ARMS, WINDOW, Study
+from relax_arms import ARMS
+from relax_pages import SHOWN, episodes_to_solve, plot, ratios, row_of, show
+from relax_protocol import Study
 from relax_variance import measured, parts
 
-from rlgrad.bootstrap import bootstrap_indices
 from rlgrad.options import parse_seeds
-from rlgrad.stats import curve, kaplan_meier, median_time
 
 HERE = Path(__file__).resolve().parent
 RESULTS, IMAGES = HERE / "results", HERE.parent / "docs" / "images"
 GRID = (0.01, 0.003, 0.001)
+EQUAL = (0.01, 0.01)  # at which the shown arms are run once more
+TABLES = ("arms", "variance", "equal")
 Rates = dict[str, list[tuple[float, float]]]
 PAPER = {"a2c": [1152, 90], "relax": [472, 114], "ratio": 2.44}
-RATIOS = (
-    ("a2c-public", "relax-public"),
-    ("a2c", "relax"),
-    ("a2c", "relax-public"),
-    ("a2c", "relax-state"),
-    ("a2c-scaled", "relax"),
-    ("a2c-scaled", "relax-state"),
-    ("relax-state", "relax"),
-    ("relax-public", "relax"),
-)
-SHOWN = ("a2c-public", "a2c", "a2c-scaled", "relax-public", "relax", "relax-state")
 
 
 def settings(name: str) -> list[tuple[float, float]]:
@@ -56,12 +47,6 @@ def settings(name: str) -> list[tuple[float, float]]:
     if name in SHOWN:
         return list(product(GRID, GRID))
     return [(rate, rate) for rate in GRID]
-
-
-def episodes_to_solve(study: Study, name: str, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """(episodes, whether solved) of an arm's learners; ``most`` where they were not."""
-    solved = study.solved[study.rows[name]]
-    return np.where(solved > 0, solved, most).astype(float), solved > 0
 
 
 def trained(
@@ -135,150 +120,42 @@ class Measures:
             self.rows.append(row)
 
 
-def learning(study: Study, name: str, episodes: int) -> dict[str, list[float]]:
-    """Mean return of the last 100 episodes: interquartile mean over seeds, and its band."""
-    got = study.returns[:, study.rows[name]]
-    _, solved = episodes_to_solve(study, name, episodes)
-    xs, ys = [], []
-    for each in got.T:
-        each = each[np.isfinite(each)]
-        total = np.concatenate([[0.0], each.cumsum()])
-        at = np.arange(1, len(each) + 1)
-        first = np.maximum(at - WINDOW, 0)
-        xs.append(at.astype(float))
-        ys.append((total[at] - total[first]) / (at - first))
-    grid = np.arange(20.0, len(got) + 1, 20.0)
-    band = curve(xs, ys, grid, done=list(solved))
-    named = {"x": band.x, "value": band.value, "low": band.low, "high": band.high}
-    return {key: np.round(x, 1).tolist() for key, x in named.items()}
-
-
-def row_of(study: Study, name: str, rates: Sequence[float], episodes: int) -> dict[str, Any]:
-    """What is reported of an arm."""
-    times, solved = episodes_to_solve(study, name, episodes)
-    picks = bootstrap_indices([len(times)])[0]
-    low, high = np.quantile(times[picks].mean(1), [0.025, 0.975])
-    middle = median_time(times, solved)
-    steps = np.nansum(study.returns[:, study.rows[name]], 0)  # +1 per step
-    return {
-        "arm": name,
-        "label": ARMS[name].label,
-        "rates": list(rates),
-        "episodes": times.tolist(),
-        "solved": solved.tolist(),
-        "mean": [float(times.mean()), float(low), float(high)],
-        "median": [None if np.isinf(x) else float(x) for x in middle],
-        "env_steps": float(steps.mean()),
-        "curve": learning(study, name, episodes),
-    }
-
-
-def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean episodes of one arm over those of another; seeds of both resampled independently."""
-    times = {row["arm"]: np.array(row["episodes"]) for row in rows}
-    found = []
-    for one, other in RATIOS:
-        if one in times and other in times:
-            first, second = times[one], times[other]
-            a, b = (
-                x[bootstrap_indices([len(x)], seed=seed)[0]].mean(1)
-                for seed, x in enumerate((first, second))
-            )
-            low, high = np.quantile(a / b, [0.025, 0.975])
-            value = [float(first.mean() / second.mean()), float(low), float(high)]
-            found.append({"arms": [one, other], "ratio": value})
-    return found
-
-
-def show(results: dict[str, Any]) -> None:
-    """The tables."""
-    print(f"| {'arm':28s} | step sizes | solved | mean episodes [95 %] | median [95 %] |")
-    for row in results["arms"]:
-        mean = "{:.0f} [{:.0f}, {:.0f}]".format(*row["mean"])
-        middle, low, high = ("-" if x is None else f"{x:.0f}" for x in row["median"])
-        rates = ", ".join(f"{x:g}" for x in row["rates"][: ARMS[row["arm"]].rates])
-        count = f"{sum(row['solved'])} of {len(row['solved'])}"
-        print(f"| {row['label']:28s} | {rates} | {count} | {mean} | {middle} [{low}, {high}] |")
-    for each in results["ratios"]:
-        one, other = (ARMS[name].label for name in each["arms"])
-        print("| {} / {} | {:.2f} [{:.2f}, {:.2f}] |".format(one, other, *each["ratio"]))
-    for row in results["variance"]:
-        found = {k: v for k, v in row.items() if k not in ("arm", "episode", "parts")}
-        spelled = ", ".join(
-            f"{k} {v[0]:.3f} [{v[1]:.3f}, {v[2]:.3f}]" if isinstance(v, list) else f"{k} {v:.3g}"
-            for k, v in found.items()
-        )
-        print(f"{row['arm']} at {row['episode']}: {spelled}")
-        if "parts" in row:
-            print("    " + ", ".join(f"{k} {v:.3f}" for k, v in row["parts"].items()))
-
-
-def plot(results: dict[str, Any], path: Path) -> None:
-    """Learning curves, survival, and what is left of the variance."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4))
-    rows = {row["arm"]: row for row in results["arms"]}
-    for i, name in enumerate(each for each in SHOWN if each in rows):
-        row, color = rows[name], f"C{i}"
-        line = row["curve"]
-        left.plot(line["x"], line["value"], color=color, label=row["label"])
-        left.fill_between(line["x"], line["low"], line["high"], color=color, alpha=0.15, lw=0)
-        x, share = kaplan_meier(np.array(row["episodes"]), np.array(row["solved"]))
-        middle.step(x, share, where="post", color=color)
-        points = [each for each in results["variance"] if each["arm"] == name]
-        at = [each["episode"] for each in points]
-        own = [
-            each.get("mean V" if name == "a2c-public" else "V", each.get("own")) for each in points
-        ]
-        right.plot(at, [x[0] for x in own], "o-", color=color)
-        if name == "relax":
-            best = [each["fitted"][0] for each in points]
-            right.plot(at, best, "k:", label="fitted to the frozen policy")
-            right.legend(frameon=False, fontsize=8)
-    left.legend(frameon=False, fontsize=8)
-    left.set(xlabel="episodes", ylabel="mean return of 100 episodes", title="learning")
-    middle.set(xlabel="episodes", ylabel="share not solved", title="to solve", ylim=(0, 1.02))
-    right.set(xlabel="episodes", yscale="log", title="variance left by the own baseline or c")
-    for axis in (left, middle, right):
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-
-
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Search, then train and measure on the reported seeds."""
-    names = arguments.arms.split(",")
+    names, seeds = arguments.arms.split(","), parse_seeds(arguments.seeds)
+    results = {"paper": PAPER, "seeds": seeds, "most_episodes": arguments.episodes}
     tuning = parse_seeds(arguments.search_seeds)
     found = search(names, tuning, arguments.search_episodes)
-    seeds, episodes = parse_seeds(arguments.seeds), arguments.episodes
     measures = Measures(arguments.at, arguments.lanes, arguments.states)
     rates = {name: [found[name]["chosen"]] for name in names}
-    study = trained("reported seeds", rates, seeds, episodes, measures)
-    return {
-        "paper": PAPER, "seeds": seeds, "most_episodes": episodes,
-        "search_seeds": arguments.search_seeds, "search_episodes": arguments.search_episodes,
-        "search": found,
-        "arms": [row_of(study, name, found[name]["chosen"], episodes) for name in names],
-        "variance": measures.rows,
-    }  # fmt: skip
+    study = trained("reported seeds", rates, seeds, arguments.episodes, measures)
+    rows = [row_of(study, name, rates[name][0], arguments.episodes) for name in names]
+    results |= {"search_seeds": arguments.search_seeds, "search": found}
+    return results | {"arms": rows, "variance": measures.rows, **equal(arguments)}
+
+
+def equal(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The shown arms at one pair of step sizes, which no search has chosen."""
+    names = [name for name in arguments.arms.split(",") if name in SHOWN]
+    if not names:
+        return {"equal": []}
+    rates, seeds = {name: [EQUAL] for name in names}, parse_seeds(arguments.seeds)
+    study = trained("equal step sizes", rates, seeds, arguments.episodes)
+    return {"equal": [row_of(study, name, EQUAL, arguments.episodes) for name in names]}
 
 
 def merged(results: dict[str, Any], paths: Sequence[Path]) -> dict[str, Any]:
     """With what was recorded of other arms, in the order of ``ARMS``."""
     for path in (each for each in paths if each.exists()):
         old = json.loads(path.read_text())
-        new = set(results["search"])
-        results["search"] = old["search"] | results["search"]
-        for table in ("arms", "variance"):
-            results[table] += [row for row in old[table] if row["arm"] not in new]
-    for table in ("arms", "variance"):
+        for table in TABLES:
+            new = {row["arm"] for row in results.setdefault(table, [])}
+            results[table] += [row for row in old.get(table, []) if row["arm"] not in new]
+        results = old | results | {"search": old.get("search", {}) | results.get("search", {})}
+    for table in TABLES:
         results[table].sort(key=lambda row: list(ARMS).index(row["arm"]))
-    return results | {"ratios": ratios(results["arms"])}
+    pairs = {"ratios": ratios(results["arms"]), "equal_ratios": ratios(results["equal"])}
+    return results | pairs
 
 
 def main() -> None:
@@ -293,6 +170,7 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=64, help="that the variance is split in")
     parser.add_argument("--json", type=Path, default=RESULTS / "reproduce_relax.json")
     parser.add_argument("--picture", type=Path, default=IMAGES / "reproduce_relax.png")
+    parser.add_argument("--only-equal", action="store_true", help="only at equal step sizes")
     parser.add_argument("--merge", type=Path, nargs="+", default=[], help="files; trains nothing")
     parser.add_argument("--plot-only", action="store_true", help="show the recorded results")
     arguments = parser.parse_args()
@@ -301,7 +179,8 @@ def main() -> None:
         results = json.loads(arguments.json.read_text())
     else:
         first, *others = arguments.merge or [None]
-        fresh = json.loads(first.read_text()) if first else run(arguments)
+        made = equal if arguments.only_equal else run
+        fresh = json.loads(first.read_text()) if first else made(arguments)
         results = merged(fresh, [*others, arguments.json])
         arguments.json.write_text(json.dumps(results) + "\n")
     show(results)

@@ -14,8 +14,9 @@ from rlgrad.estimators import build, noise
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
 
+from relax_arms import ARMS  # noqa: E402
 from relax_paper import Control, PublicRelax, broadcast_advantage, public_sampler  # noqa: E402
-from relax_protocol import ARMS, Study  # noqa: E402
+from relax_protocol import Study  # noqa: E402
 
 S, ROWS = 2, 6
 
