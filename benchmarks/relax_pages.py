@@ -141,7 +141,8 @@ def plot(results: dict[str, Any], path: Path) -> None:
     left.legend(frameon=False, fontsize=8)
     left.set(xlabel="episodes", ylabel="mean return of 100 episodes", title="learning")
     middle.set(xlabel="episodes", ylabel="share not solved", title="to solve", ylim=(0, 1.02))
-    right.set(xlabel="episodes", yscale="log", title="variance left by the own baseline or c")
+    right.set(xlabel="episodes", yscale="log", title="what the own baseline or c leaves")
+    right.set(ylabel="variance / variance without a baseline")
     for axis in (left, middle, right):
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

@@ -146,10 +146,11 @@ def equal(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def merged(results: dict[str, Any], paths: Sequence[Path]) -> dict[str, Any]:
     """With what was recorded of other arms, in the order of ``ARMS``."""
+    results = {table: [] for table in TABLES} | results
     for path in (each for each in paths if each.exists()):
         old = json.loads(path.read_text())
         for table in TABLES:
-            new = {row["arm"] for row in results.setdefault(table, [])}
+            new = {row["arm"] for row in results[table]}
             results[table] += [row for row in old.get(table, []) if row["arm"] not in new]
         results = old | results | {"search": old.get("search", {}) | results.get("search", {})}
     for table in TABLES:
