@@ -17,6 +17,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 from relax_arms import ARMS  # noqa: E402
 from relax_paper import Control, PublicRelax, broadcast_advantage, public_sampler  # noqa: E402
 from relax_protocol import Study  # noqa: E402
+from reproduce_relax import merged  # noqa: E402
 
 S, ROWS = 2, 6
 
@@ -120,6 +121,21 @@ def test_every_arm_trains(name):
     assert not own or any(not torch.equal(a, b) for a, b in zip(own, after, strict=True))
 
 
+def test_runs_of_other_arms_are_kept_and_ratios_taken_anew(tmp_path):
+    def row(arm, *episodes):
+        return {"arm": arm, "episodes": list(episodes)}
+
+    path = tmp_path / "found.json"
+    first = merged({"arms": [row("relax", 100.0, 100.0)]}, [path])
+    assert first["ratios"] == []
+    path.write_text(json.dumps(first | {"seeds": [0, 1]}))
+    both = merged({"arms": [row("a2c", 200.0, 200.0)], "equal": [row("relax", 50.0)]}, [path])
+    assert [each["arm"] for each in both["arms"]] == ["a2c", "relax"]
+    assert both["ratios"] == [{"arms": ["a2c", "relax"], "ratio": [2.0, 2.0, 2.0]}]
+    assert both["equal_ratios"] == []
+    assert both["seeds"] == [0, 1]
+
+
 @pytest.mark.slow
 def test_the_script_writes_what_it_shows(tmp_path):
     path, picture = tmp_path / "found.json", tmp_path / "found.png"
@@ -136,7 +152,9 @@ def test_the_script_writes_what_it_shows(tmp_path):
         assert row["solved"] == [False, False]
         assert row["mean"] == [3.0, 3.0, 3.0]
         assert len(found["search"][row["arm"]]["trials"]) == 9
-    assert all(each["ratio"] == [1.0, 1.0, 1.0] for each in found["ratios"])
+    assert [row["rates"] for row in found["equal"]] == [[0.01, 0.01]] * 4
+    ratios = found["ratios"] + found["equal_ratios"]
+    assert [each["ratio"] for each in ratios] == [[1.0, 1.0, 1.0]] * 8
     assert {(row["arm"], row["episode"]) for row in found["variance"]} == {
         (row["arm"], 2) for row in found["arms"]
     }
