@@ -3,13 +3,14 @@
 coverage.py's tracer makes training loops half as slow again on Python 3.11, since it is asked at
 every call. Here the hook that adds the checks of shapes also puts a mark before every statement:
 ``__ran__[line] = 1``. coverage.py gets the marked lines, knows which lines count, and reports; its
-settings are in pyproject.toml. Further processes that tests start are not measured, so the figure
-is a lower bound.
+settings are in pyproject.toml. Forked processes are measured, programs that tests start are not, so
+the figure is a lower bound.
 """
 
 from __future__ import annotations
 
 import ast
+import mmap
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.abc import MetaPathFinder
@@ -22,8 +23,8 @@ from jaxtyping._import_hook import JaxtypingTransformer, _JaxtypingLoader
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "rlgrad"
-ran: dict[str, list[int]] = {}
-"""By file, for each line 1 where its statement was reached."""
+ran: dict[str, mmap.mmap] = {}
+"""By file, for each line 1 where its statement was reached; in memory that forks share."""
 
 
 def mark(line: int, at: ast.stmt) -> ast.stmt:
@@ -55,6 +56,13 @@ def marked(body: Sequence[ast.stmt], *before: int) -> list[ast.stmt]:
     return statements
 
 
+def marks_of(path: str) -> mmap.mmap:
+    """The marks of a file, one for each line."""
+    if path not in ran:
+        ran[path] = mmap.mmap(-1, Path(path).read_bytes().count(b"\n") + 2)
+    return ran[path]
+
+
 class Loader(_JaxtypingLoader):
     """Adds marks and checks, and keeps no bytecode, where there would be none."""
 
@@ -68,8 +76,7 @@ class Loader(_JaxtypingLoader):
         return self.source_to_code(self.get_data(self.path), self.path)
 
     def exec_module(self, module: Any) -> None:
-        lines = self.get_data(self.path).count(b"\n") + 2
-        module.__ran__ = ran.setdefault(self.path, [0] * lines)
+        module.__ran__ = marks_of(self.path)
         super().exec_module(module)
 
 
@@ -96,14 +103,13 @@ def install(measure: bool) -> None:
 
 def lines() -> dict[str, list[int]]:
     """Marked lines by file."""
-    return {path: [i for i, mark in enumerate(marks) if mark] for path, marks in ran.items()}
+    return {path: [i for i, mark in enumerate(marks[:]) if mark] for path, marks in ran.items()}
 
 
 def merge(others: dict[str, Iterable[int]]) -> None:
     """Take in what another process has marked."""
     for path, found in others.items():
-        size = Path(path).read_bytes().count(b"\n") + 2
-        marks = ran.setdefault(path, [0] * size)
+        marks = marks_of(path)
         for line in found:
             marks[line] = 1
 
