@@ -1,6 +1,6 @@
 # Two commands, each doing all its own set-up:
 #   make train   set up, then train RELAX on CartPole-v1
-#   make test    set up, then lint, types and the whole test suite
+#   make test    set up, then lint, types and the whole test suite, with the lines that it runs
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= auto
@@ -13,10 +13,11 @@ train: $(VENV)/.installed
 	$(BIN)/rlgrad train CartPole-v1 --estimator relax
 
 test: $(VENV)/.installed-dev
+	$(PIP) check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --line-coverage
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

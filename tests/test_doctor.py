@@ -38,7 +38,7 @@ def test_it_says_what_is_here(tmp_path, capsys):
 
 def test_every_extra_of_the_package_is_examined():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert set(project["optional-dependencies"]) - {"dev"} == set(EXTRAS)
+    assert set(project["optional-dependencies"]) - {"dev", "mutants"} == set(EXTRAS)
 
 
 def test_a_missing_extra_is_named_with_its_command(monkeypatch, capsys):
