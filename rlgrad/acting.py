@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -75,7 +75,7 @@ class Actor:
             self.mean = normaliser.mean.numpy()[:, None]
             self.deviation = normaliser.deviation.numpy()[:, None]
 
-    def __call__(self, x: Float[np.ndarray, "S N F"]) -> Float[np.ndarray, "S N D A"]:
+    def __call__(self, x: Num[np.ndarray, "S N F"]) -> Float[np.ndarray, "S N D A"]:
         """Logits; categories that do not exist are -inf."""
         if self.factor is None:
             x = ((x - self.mean) / self.deviation).clip(-CLIP, CLIP)

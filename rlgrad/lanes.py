@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from rlgrad.actions import Actions
 from rlgrad.chunked import ChunkedVectorEnv
+from rlgrad.atari import AtariLanes
 from rlgrad.errors import UsageError
+from rlgrad.images import is_bytes
 from rlgrad.output import write_whole
 from rlgrad.pooled import PooledVectorEnv
 from rlgrad.rows import LaneError
@@ -48,7 +50,8 @@ class Step(NamedTuple):
     """
 
     observation: Any
-    """``[L, F]`` float32, what the next action is for."""
+    """``[L, F]`` float32, or uint8 where that is the environment's type or bool is; what the next
+    action is for."""
     final: Any
     """``[L, F]``, the true next observation of this transition; differs where an episode ended."""
     reward: Any
@@ -86,6 +89,10 @@ class Lanes:
         self.features, self.actions = int(np.prod(space.shape)), Actions(actions)
         self.simulator = env if isinstance(env, TorchVectorEnv) else None
         self.chunked = env if isinstance(env, ChunkedVectorEnv) else None
+        # As one byte a number, where that is what they are: images fill memory.
+        small = is_bytes(space) and not isinstance(env, TorchVectorEnv)
+        self.dtype = "uint8" if small else "float32"
+        """Of observations."""
         self.xp: Any = np if self.simulator is None else self.simulator.xp
         """The library of all arrays: numpy, or torch for a simulator on a GPU."""
         self._ended: NDArray[np.bool_] | None = None
@@ -95,16 +102,16 @@ class Lanes:
         """L."""
         return self.env.num_envs
 
-    def _features(self, observation: Any) -> NDArray[np.float32]:
+    def _features(self, observation: Any) -> NDArray[Any]:
         x = np.asarray(observation)
-        return x.astype(np.float32, copy=False).reshape(len(x), -1)
+        return x.astype(self.dtype, copy=False).reshape(len(x), -1)
 
     def reset(self, seeds: Sequence[int]) -> Any:
         """Start new episodes in all lanes, each from its own seed: ``[L, F]``.
 
         Batched classes of other packages take one seed for all lanes; they get the first.
         """
-        batched = SyncVectorEnv, AsyncVectorEnv, PooledVectorEnv
+        batched = SyncVectorEnv, AsyncVectorEnv, PooledVectorEnv, AtariLanes
         many = self.simulator or self.chunked or isinstance(self.env, batched)
         seed: Any = list(seeds) if many else seeds[0] & 0x7FFFFFFF
         try:
@@ -174,20 +181,20 @@ class Lanes:
         return Step(x, final, reward, terminated, truncated, None)
 
     def _same_step_final(
-        self, x: NDArray[np.float32], info: dict[str, Any], done: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
+        self, x: NDArray[Any], info: dict[str, Any], done: NDArray[np.bool_]
+    ) -> NDArray[Any]:
         """True last observations where episodes ended, ``x`` elsewhere.
 
         The flags say where: Atari's own class gives ``final_obs`` without ``_final_obs``.
         """
         last = info.get("final_obs")
-        if last is None:
+        if last is None or not done.any():
             return x
         if isinstance(last, np.ndarray) and last.dtype != np.object_:
             return np.where(done[:, None], self._features(last), x)
         final = x.copy()
         for lane in np.flatnonzero(done):
-            final[lane] = np.asarray(last[lane], dtype=np.float32).reshape(-1)
+            final[lane] = np.asarray(last[lane], dtype=self.dtype).reshape(-1)
         return final
 
     def close(self) -> None:

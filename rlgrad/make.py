@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import FlattenObservation
 
+from rlgrad.atari import STEPS, AtariEnv, AtariLanes, is_atari
 from rlgrad.card_files import EnvCard
 from rlgrad.errors import UsageError, nearest, shown
 from rlgrad.pooled import PooledVectorEnv
@@ -46,6 +48,27 @@ def import_module(name: str, kind: str = "environment module", hint: str = "") -
         raise UsageError(f"cannot import {kind} {name!r}: {text}{hint}") from None
 
 
+# Namespaces of ids that a package registers: the package, its module, and the extra that has it.
+_EXTRAS = {"ALE": ("ale_py", "ale_py", "atari"), "MinAtar": ("minatar", "minatar.gym", "minatar")}
+
+
+def _register(namespace: str) -> None:
+    """Have an optional package register its environments.
+
+    Raises:
+        UsageError: where it is missing, with the command that installs it.
+    """
+    package, name, extra = _EXTRAS[namespace]
+    if importlib.util.find_spec(package) is None:
+        raise UsageError(
+            f"{namespace}/... environments need {package}; run: pip install 'rlgrad[{extra}]'"
+        )
+    module = import_module(name)
+    known = any(each.startswith(f"{namespace}/") for each in gymnasium.registry)
+    if not known and hasattr(module, "register_envs"):
+        module.register_envs()
+
+
 def spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
     """Gymnasium's entry of an id; imports the module of ``module:Env-v0``.
 
@@ -57,8 +80,8 @@ def spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
         raise UsageError(f"unknown environment {shown(env_id)}; expected module:Env-v0 or Env-v0")
     if module:
         import_module(module)
-    elif name.startswith("ALE/"):
-        import_module("ale_py")
+    elif name.partition("/")[0] in _EXTRAS:
+        _register(name.partition("/")[0])
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error:
@@ -96,7 +119,9 @@ def _kwargs(env_kwargs: Mapping[str, Any] | None, max_episode_steps: int) -> dic
 def make_bare(
     env_id: str, env_kwargs: Mapping[str, Any] | None = None, max_episode_steps: int = 0
 ) -> gymnasium.Env[Any, Any]:
-    """One unrendered environment as Gymnasium makes it, unchecked."""
+    """One unrendered environment as Gymnasium makes it, unchecked; Atari's with preprocessing."""
+    if is_atari(env_id):
+        return AtariEnv(spec(env_id), env_kwargs or {}, max_episode_steps)
     return gymnasium.make(spec(env_id).id, **_kwargs(env_kwargs, max_episode_steps))
 
 
@@ -121,7 +146,8 @@ def make_one(
 
 def time_limit(env_id: str, max_episode_steps: int = 0) -> int | None:
     """Env steps after which episodes are truncated; None: never."""
-    return max_episode_steps or spec(env_id).max_episode_steps
+    own = STEPS if is_atari(env_id) else spec(env_id).max_episode_steps
+    return max_episode_steps or own
 
 
 def make_gymnasium(
@@ -212,6 +238,8 @@ def make_training(
         if card.kwargs:
             raise UsageError("--vec envpool takes no --env-kwargs; use --vec auto")
         return _pooled(card.id, num_envs, max_episode_steps)
+    if vec == "ale":
+        return AtariLanes(spec(card.id), num_envs, card.kwargs, max_episode_steps)
     if not is_simulated(card, vec):
         return vectorise(make_lane(card, max_episode_steps), num_envs, vec)
     name = card.simulator or card.id
@@ -239,6 +267,9 @@ def make_evaluation(
 ) -> VectorEnv[Any, Any, Any]:
     """Gymnasium's own environment, never a simulator; its own batched class where it has one."""
     found = spec(env_id)
+    if is_atari(env_id):
+        whole = {key: x for key, x in (env_kwargs or {}).items() if key != "episodic_life"}
+        return AtariLanes(found, num_envs, whole, max_episode_steps)
     own = str(found.vector_entry_point or "").startswith("gymnasium.envs.classic_control")
     if own and not env_kwargs and not found.additional_wrappers:
         options = _kwargs(None, max_episode_steps)

@@ -14,6 +14,7 @@ from torch import Tensor
 from rlgrad.config import ESTIMATOR_OPTIONS, OPTION_NAMES, Config
 from rlgrad.errors import UsageError
 from rlgrad.estimators import Traits, options
+from rlgrad.estimators.convolution import Image, layers_of
 from rlgrad.reading import installed_memory
 
 
@@ -64,7 +65,14 @@ def choose_device(wanted: str, work: Work | None) -> tuple[torch.device, str]:
     return torch.device(name), why
 
 
-def check_memory(config: Config, features: int, actions: int, lanes: int, steps: int) -> None:
+def check_memory(
+    config: Config,
+    features: int,
+    actions: int,
+    lanes: int,
+    steps: int,
+    image: Image | None = None,
+) -> None:
     """Refuse what cannot fit this machine's memory, before it is allocated.
 
     Args:
@@ -73,13 +81,18 @@ def check_memory(config: Config, features: int, actions: int, lanes: int, steps:
         actions: A.
         lanes: L, all seeds together.
         steps: T of a rollout.
+        image: what the features are an image of; None: of nothing.
 
     Raises:
         UsageError: with the size that was asked for.
     """
-    widths = [features, *config.hidden, actions]
-    parameters = sum(a * b for a, b in pairwise(widths)) * lanes // config.num_envs
-    rows = lanes * steps * (2 * features + 3 * actions + 2 * sum(widths))
+    shapes = list(pairwise([features, *config.hidden, actions]))
+    between = features + sum(out for _, out in shapes)
+    if image is not None:
+        shapes, between = layers_of(image, actions)
+        features = -(-features // 4)  # a byte each
+    parameters = sum(a * b for a, b in shapes) * lanes // config.num_envs
+    rows = lanes * steps * (2 * features + 3 * actions + 2 * between)
     needed = 4 * (15 * parameters + rows)  # value, gradient, two moments, kept copy; 3 networks
     installed = installed_memory()
     if needed > installed:
@@ -89,9 +102,21 @@ def check_memory(config: Config, features: int, actions: int, lanes: int, steps:
         )
 
 
-def observation_factors(space: Any, scale: Sequence[float]) -> list[float] | None:
-    """Factors on the flattened observation: the card's, 1 / bound for integers; None: normalise."""
+def observation_factors(
+    space: Any, scale: Sequence[float], is_image: bool = False
+) -> list[float] | None:
+    """Factors on the flattened observation: the card's, 1 / bound for integers; None: normalise.
+
+    Convolutions see an image as it is: None too.
+    """
     features = int(np.prod(space.shape))
+    if is_image:
+        if scale:
+            raise UsageError(
+                "observation_scale is for perceptrons, and convolutions scale pixels themselves: "
+                "leave it out, or say --network mlp"
+            )
+        return None
     if scale:
         if len(scale) != features:
             raise UsageError(

@@ -19,7 +19,7 @@ class Rollout(NamedTuple):
     """T steps of N lanes of S seeds; rows that are no transitions are marked, not removed."""
 
     observation: Tensor
-    """``[S, T, N, F]`` float32."""
+    """``[S, T, N, F]`` float32, or uint8, see ``Lanes.dtype``."""
     last: Tensor
     """``[S, N, F]``, the observation after the last step."""
     final: Tensor | None
@@ -51,13 +51,16 @@ class _Store:
         lanes: L, seed by seed.
         F: features.
         D: factors of an action.
+        kind: of observations.
         where: keyword arguments for the library's constructors.
     """
 
-    def __init__(self, xp: Any, steps: int, lanes: int, F: int, D: int, **where: Any) -> None:
+    def __init__(
+        self, xp: Any, steps: int, lanes: int, F: int, D: int, kind: str, **where: Any
+    ) -> None:
         shape = steps, lanes  # time first, so that a step is written in one piece
-        self.observation = xp.zeros((*shape, F), dtype=xp.float32, **where)
-        self.final = xp.zeros((*shape, F), dtype=xp.float32, **where)
+        self.observation = xp.zeros((*shape, F), dtype=getattr(xp, kind), **where)
+        self.final = xp.zeros((*shape, F), dtype=getattr(xp, kind), **where)
         self.action = xp.zeros((*shape, D), dtype=xp.int64, **where)
         self.reward = xp.zeros(shape, dtype=xp.float32, **where)
         self.terminated, self.truncated, self.valid = xp.zeros((3, *shape), dtype=xp.bool, **where)
@@ -95,7 +98,7 @@ def collect(
     xp, L = lanes.xp, S * N
     where = {"device": gumbel.device} if xp is torch else {}
     noise = (gumbel if xp is torch else gumbel.cpu().numpy()).swapaxes(0, 1)
-    store = _Store(xp, T, L, lanes.features, D, **where)
+    store = _Store(xp, T, L, lanes.features, D, lanes.dtype, **where)
     everything = xp.ones(L, dtype=xp.bool, **where)
     for t in range(T):
         choice = policy(observation.reshape(S, N, -1)) + noise[t]

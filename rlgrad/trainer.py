@@ -17,6 +17,7 @@ from rlgrad.clock import Clock, Seconds
 from rlgrad.engine import Outcome, Watch
 from rlgrad.errors import UsageError
 from rlgrad.faults import why_failed
+from rlgrad.images import image_of
 from rlgrad.lanes import Lanes
 from rlgrad.last_good import LastGood
 from rlgrad.learner import Learner
@@ -52,10 +53,11 @@ class Trainer:
         self._make_lanes()
         self.streams = Streams(self.seeds, self.device)
         S, N = len(self.seeds), self.config.num_envs
-        scale = observation_factors(
-            self.lanes.env.single_observation_space, self.config.observation_scale
+        space = self.lanes.env.single_observation_space
+        self.image = image_of(space, self.config.network)
+        self.scale = scale = observation_factors(
+            space, self.config.observation_scale, self.image is not None
         )
-        self.scale = scale
         self.learner = Learner(
             self.config,
             self.lanes.features,
@@ -63,6 +65,7 @@ class Trainer:
             self.seeds,
             scale,
             self.device,
+            self.image,
         )
         self.episodes = Episodes(S, N)
         self.outcomes = [Outcome(seed) for seed in self.seeds]
@@ -85,7 +88,8 @@ class Trainer:
         one = make_one(card.id, card.kwargs, c.max_episode_steps)
         lanes = len(self.seeds) * c.num_envs
         outputs = Actions(one.action_space).outputs
-        check_memory(c, flatdim(one.observation_space), outputs, lanes, self.length)
+        image = image_of(one.observation_space, c.network)
+        check_memory(c, flatdim(one.observation_space), outputs, lanes, self.length, image)
         one.close()
         simulated = is_simulated(card, self.options.vec)
         iterations = -(-c.total_timesteps // (c.num_envs * self.length))
@@ -231,6 +235,7 @@ class Trainer:
             "features": self.lanes.features,
             "actions": list(self.lanes.actions.sizes),
             "observation_scale": self.scale,
+            "image": None if self.image is None else list(self.image),
             "outcomes": [outcome.plain() for outcome in self.outcomes],
             "seconds": list(self.clock.read()),
             "device": self.device.type,
