@@ -22,8 +22,13 @@ from rlgrad.streams import Purpose, derive
 FRAMES, SKIP = 108_000, 4
 STEPS = FRAMES // SKIP
 """Env steps after which an episode is truncated: half an hour of play."""
-_MORE = ("episodic_life", "full_action_space", "noop_max", "repeat_action_probability")
-_MORE += ("use_fire_reset",)
+_MORE = (
+    "episodic_life",
+    "full_action_space",
+    "noop_max",
+    "repeat_action_probability",
+    "use_fire_reset",
+)
 """Arguments of ale_py's class that may be chosen; others are what makes a task the usual one."""
 
 
@@ -50,7 +55,7 @@ def _vector(
         )
     chosen = {key: spec.kwargs[key] for key in _MORE if key in spec.kwargs} | dict(kwargs)
     try:
-        return AtariVectorEnv(  # type: ignore[no-any-return]
+        return AtariVectorEnv(
             spec.kwargs["game"],
             num_envs,
             frameskip=SKIP,

@@ -39,8 +39,8 @@ class Resolved:
     tuning: dict[str, Any] = dataclasses.field(default_factory=dict)
     """The effort behind the settings, as the card tells it; empty where flags changed them."""
     vec: str = ""
-    """What steps the environments: simulator, sync, async, envpool or ale; empty: not yet chosen, or a
-    peer's own way."""
+    """What steps the environments: simulator, sync, async, envpool or ale; empty: not yet chosen,
+    or a peer's own way."""
 
 
 def choose_agent(agent: str | None, estimator: str | None) -> tuple[AgentCard, str | None]:

@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Space
+from jaxtyping import Num
+from torch import Tensor
 
 from rlgrad.config import Config
 from rlgrad.errors import UsageError
-from rlgrad.estimators.convolution import SMALLEST, Image, SeedConv
+from rlgrad.estimators.convolution import SMALLEST, Image, ImageBlocks, SeedConv
 from rlgrad.estimators.networks import SeedMLP
+from rlgrad.estimators.passes import Blocks
 
 
 def is_bytes(space: Space[Any]) -> bool:
@@ -29,9 +32,8 @@ def image_of(space: Space[Any], network: str) -> Image | None:
         UsageError: for cnn where observations are no images.
     """
     shape = space.shape if isinstance(space, Box) else ()
-    sides, last = shape[1:], len(shape) == 3 and shape[2] < shape[0]
-    if last:
-        sides = shape[:2]
+    last = len(shape) == 3 and shape[2] < shape[0]
+    sides = shape[:2] if last else shape[1:]
     fits = len(shape) == 3 and min(sides) >= SMALLEST
     if network == "cnn" and not fits:
         raise UsageError(
@@ -41,8 +43,8 @@ def image_of(space: Space[Any], network: str) -> Image | None:
         )
     if network == "mlp" or not fits or (network == "auto" and not is_bytes(space)):
         return None
-    channels = shape[2] if last else shape[0]
-    return Image(channels, *sides, last, 1 / 255 if space.dtype == np.uint8 else 1.0)
+    channels, (height, width) = shape[2] if last else shape[0], sides
+    return Image(channels, height, width, last, 1 / 255 if space.dtype == np.uint8 else 1.0)
 
 
 def make_network(
@@ -68,3 +70,24 @@ def make_network(
     return SeedMLP(
         inputs, outputs, config.hidden, seeds, activation=config.activation, head_gain=head_gain
     )
+
+
+def context_of(
+    policy: SeedMLP | SeedConv,
+    x: Num[Tensor, "S T N F"],
+    *known: Blocks | ImageBlocks | None,
+) -> Num[Tensor, "S T N C"]:
+    """What an estimator and a critic of relaxed actions see of observations.
+
+    What the policy sees; of images the last hidden layer of the critic, or else of the policy.
+
+    Args:
+        policy: network.
+        x: ``[S, T, N, F]``, as it sees them.
+        known: evaluations at these steps, and perhaps one more; the first that is one counts.
+    """
+    if not isinstance(policy, SeedConv):
+        return x
+    found = next(each for each in known if isinstance(each, ImageBlocks))
+    S, T, N, _ = x.shape
+    return found.hidden.view(S, -1, N, policy.width)[:, :T].contiguous()

@@ -19,8 +19,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from numpy.typing import NDArray
 
 from rlgrad.actions import Actions
-from rlgrad.chunked import ChunkedVectorEnv
 from rlgrad.atari import AtariLanes
+from rlgrad.chunked import ChunkedVectorEnv
 from rlgrad.errors import UsageError
 from rlgrad.images import is_bytes
 from rlgrad.output import write_whole

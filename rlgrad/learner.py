@@ -21,7 +21,7 @@ from rlgrad.estimators.convolution import Image, ImageBlocks, SeedConv
 from rlgrad.estimators.networks import SeedMLP, Stack
 from rlgrad.estimators.passes import Blocks, Trace
 from rlgrad.estimators.statistics import RunningMean, live_rows
-from rlgrad.images import make_network
+from rlgrad.images import context_of, make_network
 from rlgrad.normalise import Normaliser
 from rlgrad.preflight import check_needs, estimator_options
 from rlgrad.pullback import direction
@@ -91,23 +91,6 @@ class Learner(nn.Module):
             return observation * self._scale
         return observation if self.normaliser is None else self.normaliser(observation)
 
-    def context(
-        self, x: Num[Tensor, "S T N F"], *known: Blocks | ImageBlocks | None
-    ) -> Float[Tensor, "S T N C"]:
-        """What the estimator and the critic of relaxed actions see of observations.
-
-        What the networks see; of images the last hidden layer of the critic, or else of the policy.
-
-        Args:
-            x: ``[S, T, N, F]``, see ``see``.
-            known: evaluations at these steps, and perhaps one more; the first that is one counts.
-        """
-        if not isinstance(self.policy, SeedConv):
-            return x
-        found = next(each for each in known if isinstance(each, ImageBlocks))
-        S, T, N, _ = x.shape
-        return found.hidden.view(S, -1, N, self.policy.width)[:, :T].contiguous()
-
     def _as_logits(self, output: Tensor, batch: Sequence[int]) -> Tensor:
         """Outputs of the policy as ``[*batch, D, A]``; categories that do not exist are -inf."""
         D, A = self.shape
@@ -162,7 +145,7 @@ class Learner(nn.Module):
         policy = self.policy.blocks(x, live=live_rows(weight, self.seeds))
         logits = self._as_logits(policy.output, x.shape[:-1])
         draw = Draw(logits, rollout.gumbel, second, rollout.action)
-        context = self.context(x, valued, policy)
+        context = context_of(self.policy, x, valued, policy)
         f = self.action_value(context)
         u = self.estimator.gradient(draw, credit, context=context, f=f)
         numbers = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -16,8 +15,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import FlattenObservation
 
 from rlgrad.atari import STEPS, AtariEnv, AtariLanes, is_atari
-from rlgrad.card_files import EnvCard
+from rlgrad.card_files import EnvCard, namespace
 from rlgrad.errors import UsageError, nearest, shown
+from rlgrad.extras import register
 from rlgrad.pooled import PooledVectorEnv
 from rlgrad.rows import Lane
 from rlgrad.seeded import SeededEpisodes
@@ -48,27 +48,6 @@ def import_module(name: str, kind: str = "environment module", hint: str = "") -
         raise UsageError(f"cannot import {kind} {name!r}: {text}{hint}") from None
 
 
-# Namespaces of ids that a package registers: the package, its module, and the extra that has it.
-_EXTRAS = {"ALE": ("ale_py", "ale_py", "atari"), "MinAtar": ("minatar", "minatar.gym", "minatar")}
-
-
-def _register(namespace: str) -> None:
-    """Have an optional package register its environments.
-
-    Raises:
-        UsageError: where it is missing, with the command that installs it.
-    """
-    package, name, extra = _EXTRAS[namespace]
-    if importlib.util.find_spec(package) is None:
-        raise UsageError(
-            f"{namespace}/... environments need {package}; run: pip install 'rlgrad[{extra}]'"
-        )
-    module = import_module(name)
-    known = any(each.startswith(f"{namespace}/") for each in gymnasium.registry)
-    if not known and hasattr(module, "register_envs"):
-        module.register_envs()
-
-
 def spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
     """Gymnasium's entry of an id; imports the module of ``module:Env-v0``.
 
@@ -80,8 +59,8 @@ def spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
         raise UsageError(f"unknown environment {shown(env_id)}; expected module:Env-v0 or Env-v0")
     if module:
         import_module(module)
-    elif name.partition("/")[0] in _EXTRAS:
-        _register(name.partition("/")[0])
+    else:
+        register(namespace(name))
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error:

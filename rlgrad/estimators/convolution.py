@@ -144,6 +144,10 @@ class SeedConv(Stack):
         flat = (self.flat if flat is None else flat).detach()
         return ImageBlocks(self, self._grouped(x, len(flat)), flat, live, block)
 
+    def trace(self, x: Num[Tensor, "*batch inputs"], flat: Tensor | None = None) -> ImageBlocks:
+        """``blocks`` of all rows together."""
+        return self.blocks(x, flat, block=max(1, math.prod(x.shape[:-1])))
+
 
 class ImageBlocks:
     """Outputs of rows ``[S, rows, inputs]`` with the gradients of parameters.

@@ -65,7 +65,11 @@ class Export(Chosen):
         env = make_one(run.env_id, run.env_kwargs, run.config.max_episode_steps)
         try:
             about, actor = self._about(run, seed, env), learner.actor()
-            assert isinstance(actor, Actor)
+            if not isinstance(actor, Actor):
+                raise UsageError(
+                    f"{run.path} has a convolutional policy, and only perceptrons are exported; "
+                    "rlgrad.load(...).predict acts from Python"
+                )
             discrete = isinstance(env.action_space, Discrete)
             data = model_of(actor, env.observation_space, discrete, about).SerializeToString()
             return data, about, largest_difference(data, actor, env)

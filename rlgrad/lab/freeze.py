@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from gymnasium.spaces import Space
 from gymnasium.spaces.utils import flatdim, flatten_space
 
 from rlgrad import card_files, cards, store
@@ -18,6 +19,7 @@ from rlgrad.card_files import EnvCard
 from rlgrad.config import ESTIMATOR_OPTIONS, FIELDS, Config, check
 from rlgrad.critics import Critic
 from rlgrad.errors import UsageError
+from rlgrad.images import image_of
 from rlgrad.learner import Learner
 from rlgrad.loading import load_learner, require_modules
 from rlgrad.make import import_module, make_one, time_limit
@@ -88,6 +90,15 @@ def _plain(config: Config) -> Config:
     return dataclasses.replace(config, estimator="reinforce", action_critic=False, **unset)
 
 
+def _refuse_images(env_id: str, space: Space[Any], config: Config) -> None:
+    """The lab gives estimators the observations themselves, as perceptrons see them."""
+    if image_of(space, config.network) is not None:
+        raise UsageError(
+            f"{env_id} shows images, and variance is measured for perceptrons only: take an "
+            "environment of numbers, or an agent that was trained with --network mlp"
+        )
+
+
 def fresh(
     env_id: str,
     agent: str | None = None,
@@ -120,6 +131,7 @@ def fresh(
     space, actions = flatten_space(one.observation_space), Actions(one.action_space)
     one.close()
     scale = observation_factors(space, config.observation_scale)
+    _refuse_images(env_id, one.observation_space, config)
     learner = Learner(_plain(config), flatdim(space), actions.sizes, [seed], scale)
     return Frozen(learner, resolved.env, config, resolved.agent, seed, True), resolved.notes
 
@@ -156,6 +168,9 @@ def stored(
         )
     config = dataclasses.replace(run.config, **chosen_signal(signal))
     learner, seed = load_learner(run, seed, checkpoint)
+    one = make_one(run.env_id, run.env_kwargs, config.max_episode_steps)
+    _refuse_images(run.env_id, one.observation_space, config)
+    one.close()
     has_critic = learner.critic is not None
     if critic == "own" and not has_critic:
         raise UsageError(f"--critic own, but {run.path} has no critic; leave it out")
