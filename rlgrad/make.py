@@ -218,6 +218,8 @@ def make_training(
             raise UsageError("--vec envpool takes no --env-kwargs; use --vec auto")
         return _pooled(card.id, num_envs, max_episode_steps)
     if vec == "ale":
+        if not is_atari(card.id):
+            raise UsageError(f"--vec ale steps ALE/...-v5 alone, not {card.id}; use --vec auto")
         return AtariLanes(spec(card.id), num_envs, card.kwargs, max_episode_steps)
     if not is_simulated(card, vec):
         return vectorise(make_lane(card, max_episode_steps), num_envs, vec)
