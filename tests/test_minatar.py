@@ -42,7 +42,7 @@ def test_every_game_is_made_and_stored_as_bytes(game):
 
 
 @needs_minatar
-@pytest.mark.filterwarnings("ignore:.*No render fps")
+@pytest.mark.filterwarnings("ignore:.*WARN")  # of Gymnasium, about frames and their rate
 def test_pictures_are_seen():
     env = make_one(BREAKOUT, {"render_mode": "rgb_array"})
     env.reset(seed=0)
