@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from peers import pin, ratios, sb3, table, take_turns, unevaluated
+from peers import pin, ratios, sb3, table, take_turns, until_solved
 
 ENV, FIRST = "Acrobot-v1", 100
 
@@ -24,7 +24,7 @@ def main() -> None:
     arguments = parser.parse_args()
     pin()
     agents = arguments.agents.split(",")
-    contenders = {a: lambda seed, a=a: unevaluated(ENV, a, [seed]) for a in agents}
+    contenders = {a: lambda seed, a=a: until_solved(ENV, a, [seed]) for a in agents}
     contenders["Stable-Baselines3 A2C"] = lambda seed: sb3(ENV, "A2C", seed)
     found = take_turns(contenders, range(FIRST, FIRST + arguments.repeats))
     print(f"\n{ENV}, process start to solved, {arguments.repeats} seeds from {FIRST}")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 
-from peers import Jax, Job, pin, ratios, sb3, table, take_turns, unevaluated
+from peers import Jax, Job, pin, ratios, sb3, table, take_turns, until_solved
 
 ENV, FIRST = "CartPole-v1", 100
 AGENTS = ("actor-critic", "relax")
@@ -33,7 +33,7 @@ def main() -> None:
     def seeds(turn: int) -> range:
         return range(FIRST + turn * S, FIRST + (turn + 1) * S)
 
-    together = {a: lambda turn, a=a: unevaluated(ENV, a, seeds(turn)) for a in AGENTS}
+    together = {a: lambda turn, a=a: until_solved(ENV, a, seeds(turn)) for a in AGENTS}
     for name in jax.names() if "jax" in peers else ():
         together[f"{name} PPO"] = lambda turn, name=name: jax.job(name, seeds(turn))
     alone = {

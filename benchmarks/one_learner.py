@@ -19,14 +19,14 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from peers import Jax, pin, ratios, rlgrad, sb3, spread, table, take_turns, unevaluated
+from peers import Jax, main_job, pin, ratios, sb3, spread, table, take_turns, until_solved
 
 ENV, FIRST = "CartPole-v1", 100
 
 
 def reliability(agent: str, count: int, alone: int) -> None:
     """How many of many seeds are solved, and what one costs alone."""
-    steps = unevaluated(ENV, agent, range(FIRST, FIRST + count)).steps
+    steps = until_solved(ENV, agent, range(FIRST, FIRST + count)).steps
     solved = [step for step in steps if step is not None]
     ranked = sorted(solved) + [float("inf")] * (count - len(solved))
     print(f"{agent}: {len(solved)} of {count} seeds solved within 100,000 env steps")
@@ -34,14 +34,14 @@ def reliability(agent: str, count: int, alone: int) -> None:
     missed = [FIRST + i for i, step in enumerate(steps) if step is None]
     if missed:
         print(f"  not solved: {', '.join(map(str, missed))}")
-    jobs = [unevaluated(ENV, agent, [FIRST + i]) for i in range(alone)]
+    jobs = [until_solved(ENV, agent, [FIRST + i]) for i in range(alone)]
     print(f"  CPU-seconds of training, one seed alone: {spread([job.training for job in jobs])}")
 
 
 def contest(agent: str, peers: str, jax: Jax, repeats: int) -> None:
     """Train the same seeds with rlgrad and with its peers, in turns."""
-    contenders = {agent: lambda seed: unevaluated(ENV, agent, [seed])}
-    contenders[f"{agent}, evaluated"] = lambda seed: rlgrad(ENV, agent, [seed])
+    contenders = {agent: lambda seed: until_solved(ENV, agent, [seed])}
+    contenders[f"{agent}, evaluated"] = lambda seed: main_job(ENV, agent, [seed])
     if "sb3" in peers:
         contenders["Stable-Baselines3 PPO"] = lambda seed: sb3(ENV, "PPO", seed)
     for name in jax.names() if "jax" in peers else ():

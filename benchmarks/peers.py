@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -64,21 +64,59 @@ def run(command: Sequence[str]) -> tuple[Job, str]:
         return Job(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024), out.read()
 
 
-def rlgrad(env: str, agent: str, seeds: Sequence[int], *flags: str) -> Job:
-    """`rlgrad train ... --stop-when-solved` as a user types it, with further flags."""
+# The command itself, which then tells when the last seed's training was over.
+OVER = """
+import json, sys, time
+from rlgrad import cli, train_commands
+with train_commands._uncollected():
+    from rlgrad import session
+finish = session.Session._finish
+moment = []
+def noted(self):
+    moment.extend([time.time(), time.process_time()])
+    finish(self)
+session.Session._finish = noted
+status = cli.main(sys.argv[1:])
+print(json.dumps(moment))
+sys.exit(status)
+"""
+
+
+def rlgrad(
+    env: str, agent: str, seeds: Sequence[int], *flags: str, begin: Sequence[str] = ("-m", "rlgrad")
+) -> tuple[Job, list[str]]:
+    """`rlgrad train ... --stop-when-solved` as a user types it, and the lines that it printed.
+
+    Args:
+        env: id.
+        agent: of rlgrad.
+        seeds: trained together.
+        flags: further ones.
+        begin: what the interpreter runs.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "rlgrad", "train", env, "--agent", agent]
+        command = [sys.executable, *begin, "train", env, "--agent", agent]
         command += ["--stop-when-solved", "--json", "--log-dir", folder, *flags]
         command += ["--seeds", ",".join(f"{seed}-{seed}" for seed in seeds)]  # 100: a hundred seeds
         job, said = run(command)
-    result = json.loads(said.splitlines()[-1])
+    lines = said.splitlines()
+    result = json.loads(next(line for line in lines if line.startswith("{")))
     steps = tuple(seed["solved_at_step"] for seed in result["seeds"])
-    return Job(job.wall, job.cpu, job.memory, steps, result["cpu_seconds"], result["wall_seconds"])
+    seen = job.wall, job.cpu, job.memory
+    return Job(*seen, steps, result["cpu_seconds"], result["wall_seconds"]), lines
 
 
-def unevaluated(env: str, agent: str, seeds: Sequence[int]) -> Job:
-    """Until solved: one episode of evaluation, the least there is, since peers do none."""
-    return rlgrad(env, agent, seeds, "--eval-episodes", "1")
+def main_job(env: str, agent: str, seeds: Sequence[int]) -> Job:
+    """The whole process, the last evaluation included."""
+    return rlgrad(env, agent, seeds)[0]
+
+
+def until_solved(env: str, agent: str, seeds: Sequence[int]) -> Job:
+    """The same up to the last seed's training, as peers are measured: they evaluate nothing."""
+    started = time.time()
+    job, lines = rlgrad(env, agent, seeds, "--eval-episodes", "1", begin=("-c", OVER))
+    wall, cpu = json.loads(lines[-1])
+    return replace(job, wall=wall - started, cpu=cpu)
 
 
 def peer(command: Sequence[str]) -> Job:

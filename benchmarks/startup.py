@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 
-from peers import Job, pin, ratios, rlgrad, run, sb3, spread, take_turns
+from peers import Job, main_job, pin, ratios, run, sb3, spread, take_turns
 
 ENV, FIRST = "CartPole-v1", 100
 BARE = "import os, torch, gymnasium; os._exit(0)"
@@ -59,7 +59,7 @@ def main() -> None:
         print(f"  rlgrad - 1.1 x bare {spread(over)}, wanted at most 0.30 (bare {bare:.2f})")
     if arguments.memory:
         ours, peer = "rlgrad relax", "Stable-Baselines3 PPO"
-        contenders = {ours: lambda seed: rlgrad(ENV, "relax", [seed])}
+        contenders = {ours: lambda seed: main_job(ENV, "relax", [seed])}
         contenders[peer] = lambda seed: sb3(ENV, "PPO", seed)
         found = take_turns(contenders, range(FIRST, FIRST + arguments.memory))
         for name, jobs in found.items():

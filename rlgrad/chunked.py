@@ -12,9 +12,10 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rlgrad.chunk import Chunk
+from rlgrad.cores import cores
 from rlgrad.hanging import patience
 from rlgrad.rows import Lane, LaneError, Rows, layout, name_of
-from rlgrad.workers import Workers, cores
+from rlgrad.workers import Workers
 
 
 class Advance(NamedTuple):
@@ -75,6 +76,10 @@ class ChunkedVectorEnv(VectorEnv[Any, Any, Any]):
             arrays: list[Any] = [np.zeros(shape, dtype) for shape, dtype in parts]
             self.crew = Chunk(name, [lambda: first, *lanes[1:]], Rows(*arrays), watched=True)
         self.rows = self.crew.rows
+
+    def cpu_seconds(self) -> float:
+        """That worker processes have spent; this process's own are not in it."""
+        return self.crew.cpu_seconds() if isinstance(self.crew, Workers) else 0.0
 
     def _play(self, name: str, *arguments: Any) -> Any:
         """Have the crew do something; where an environment fails, all are closed."""

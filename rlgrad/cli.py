@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,14 +89,19 @@ def _chosen(table: Any, given: set[str]) -> dict[str, Any]:
 def _answer(name: str, arguments: list[str]) -> int:
     """Run a command; its exit status."""
     if name in ("-h", "--help", "help"):
-        print(usage())
+        terminal.out(usage())
         return 0
     if name in ("-V", "--version"):
-        print(f"rlgrad {rlgrad.__version__}")
+        terminal.out(f"rlgrad {rlgrad.__version__}")
         return 0
     if name not in COMMANDS:
         raise UsageError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
     return _run(name, arguments)
+
+
+def _note(message: Warning | str, *where: Any, **more: Any) -> None:
+    """A warning in a line: which line of code it came of is no help at a terminal."""
+    terminal.tell(f"note: {' '.join(str(message).split())}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = arguments[0] if arguments else "--help"
     terminal.open_standard()
     try:
-        status = _answer(name, arguments[1:])
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            status = _answer(name, arguments[1:])
         terminal.out(end="")
         return status
     except KeyboardInterrupt as error:

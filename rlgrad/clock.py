@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 
 class Seconds(NamedTuple):
-    """Of this process: ``cpu``, all its threads together, and ``wall``."""
+    """``cpu``, of all threads of this process and of those that work for it, and ``wall``."""
 
     cpu: float
     wall: float
-
-
-def _now() -> Seconds:
-    return Seconds(time.process_time(), time.monotonic())
 
 
 class Clock:
@@ -26,14 +22,20 @@ class Clock:
 
     Args:
         spent: before, by processes that this one goes on from.
+        beside: CPU-seconds that other processes have spent for this one so far.
     """
 
-    def __init__(self, spent: Seconds | None = None) -> None:
-        self._spent = spent or Seconds(0.0, 0.0)
+    def __init__(
+        self, spent: Seconds | None = None, beside: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self._spent, self._beside = spent or Seconds(0.0, 0.0), beside
         self._since: Seconds | None = None
 
+    def _now(self) -> Seconds:
+        return Seconds(time.process_time() + self._beside(), time.monotonic())
+
     def __enter__(self) -> Clock:
-        self._since = _now()
+        self._since = self._now()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -52,7 +54,7 @@ class Clock:
         """What was spent so far."""
         if self._since is None:
             return self._spent
-        now = _now()
+        now = self._now()
         return Seconds(
             self._spent.cpu + now.cpu - self._since.cpu,
             self._spent.wall + now.wall - self._since.wall,

@@ -229,9 +229,9 @@ def evaluate_run(
     require_modules(run, env_modules)
     rows = []
     for each in run.seeds if seed is None else [seed]:
-        policy, step = load_stored(run, each, find_checkpoint(run, which, each))
+        stored = load_stored(run, each, find_checkpoint(run, which, each))
         evaluation = evaluate(
-            policy,
+            stored.policy,
             run.env_id,
             env_seed,
             episodes,
@@ -239,5 +239,6 @@ def evaluate_run(
             max_episode_steps=run.config.max_episode_steps,
         )
         assert evaluation is not None
-        rows.append({"run": str(run.path), "seed": each, "step": step, **evaluation.to_dict()})
+        about = {"run": str(run.path), "seed": each, "step": stored.steps}
+        rows.append({**about, **evaluation.to_dict()})
     return rows

@@ -102,6 +102,10 @@ class Lanes:
         """L."""
         return self.env.num_envs
 
+    def cpu_seconds(self) -> float:
+        """That processes beside this one have spent on the environments."""
+        return 0.0 if self.chunked is None else self.chunked.cpu_seconds()
+
     def _features(self, observation: Any) -> NDArray[Any]:
         x = np.asarray(observation)
         return x.astype(self.dtype, copy=False).reshape(len(x), -1)

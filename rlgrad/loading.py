@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gymnasium.spaces.utils import flatdim, flatten_space
 from torch import Tensor
@@ -21,6 +21,17 @@ from rlgrad.make import make_one
 from rlgrad.peer_cards import is_trusted
 from rlgrad.preflight import check_memory, fitting, observation_factors
 from rlgrad.store import Run, load_checkpoint
+
+
+class Stored(NamedTuple):
+    """A policy as a checkpoint holds it."""
+
+    policy: Policy
+    seed: int
+    steps: int
+    """Env steps of training behind it."""
+    path: Path
+    """Of the checkpoint: where none was named, the newest that is whole."""
 
 
 def _chosen(
@@ -55,23 +66,21 @@ def load_policy(run: Run, seed: int | None = None, checkpoint: Path | None = Non
     Raises:
         UsageError: where the checkpoint or the seed is missing or damaged.
     """
-    return load_stored(run, seed, checkpoint)[0]
+    return load_stored(run, seed, checkpoint).policy
 
 
-def load_stored(
-    run: Run, seed: int | None = None, checkpoint: Path | None = None
-) -> tuple[Policy, int]:
-    """(the same, env steps of training behind it)."""
+def load_stored(run: Run, seed: int | None = None, checkpoint: Path | None = None) -> Stored:
+    """The same, with what it is of."""
     seed, path, tensors, counters = _chosen(run, seed, checkpoint)
     seeds = counters.get("seeds")
     if seeds not in (list(run.seeds), [seed]):  # of all, or the best of one
         raise UsageError(f"{path}: its seeds are {shown(seeds)}, and seed {seed} is asked for")
     steps = counters["steps"][seeds.index(seed)]
     if run.peer is None:
-        return _learner(run, seed, path, tensors, counters), steps
+        return Stored(_learner(run, seed, path, tensors, counters), seed, steps, path)
     from rlgrad.peers.policy import load_peer
 
-    return load_peer(run, seed, path, tensors, counters), steps
+    return Stored(load_peer(run, seed, path, tensors, counters), seed, steps, path)
 
 
 def load_learner(
@@ -80,9 +89,9 @@ def load_learner(
     """(learner of one seed, that seed) from a run's newest checkpoint or a given one."""
     if run.peer is not None:
         raise UsageError(f"{run.path} is of the peer {run.agent}, which has no learner of rlgrad")
-    learner = load_policy(run, seed, checkpoint)
-    assert isinstance(learner, Learner)
-    return learner, run.seeds[0] if seed is None else seed
+    stored = load_stored(run, seed, checkpoint)
+    assert isinstance(stored.policy, Learner)
+    return stored.policy, stored.seed
 
 
 def _learner(

@@ -49,7 +49,7 @@ def print_list(what: str, rows: Sequence[Mapping[str, Any]], cite: bool, note: s
         note: to be said below the table.
     """
     if not rows:
-        print(f"no {what}")
+        terminal.out(f"no {what}")
         return
     console = terminal.console()
     keys = [key for key in rows[0] if key not in {*_HIDDEN, "summary"}]
@@ -75,7 +75,9 @@ def _score(score: Mapping[str, Any]) -> str:
 
 def print_evaluation(rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows of ``rlgrad evaluate`` as a table."""
-    print(f"{rows[0]['run']}: {rows[0]['sampled']['episodes']} episodes each, mean ± deviation")
+    terminal.out(
+        f"{rows[0]['run']}: {rows[0]['sampled']['episodes']} episodes each, mean ± deviation"
+    )
     table = Table(box=None, header_style="bold", pad_edge=False)
     for key in ("seed", "env steps", "sampled", "argmax", "unfinished"):
         table.add_column(key, justify="right")

@@ -77,7 +77,7 @@ def _restore(trainer: Trainer, found: Found) -> int:
     trainer.episodes.load(tensors)
     trainer.iteration = int(counters["iteration"])
     trainer.outcomes = [Outcome.from_plain(each, total) for each in counters["outcomes"]]
-    trainer.clock = Clock(Seconds(*counters["seconds"]))
+    trainer.clock = Clock(Seconds(*counters["seconds"]), trainer.lanes.cpu_seconds)
     # Before whole episodes all lanes are reset; standing here once shows that they can be trusted.
     # A simulator's noise goes on; other lanes, where they start anew, take seeds of their own.
     seeds = trainer.lane_seeds(0 if trainer.lanes.simulator else trainer.iteration)

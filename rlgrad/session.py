@@ -100,7 +100,7 @@ class Session:
         """Whether numbers will be logged after so many further env steps of some seed."""
         return any(
             now // self.log_freq < (now + steps) // self.log_freq or now + steps >= self.total
-            for now in self._steps
+            for now in (o.steps for o in self.trainer.outcomes if o.status == "running")
         )
 
     def after(self) -> None:

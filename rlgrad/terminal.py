@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
@@ -55,11 +56,28 @@ class _Lasting:
 STDERR: Any = _Lasting()
 
 
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what standard output refuses into words, but for a reader that is gone."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UsageError(f"cannot write to standard output: {error.strerror or error}") from None
+
+
 class _Console(Console):
     """One that tells a broken pipe as Python does, where rich would end the process."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich does; what standard output refuses is an error in words."""
+        with _refusals():
+            super().print(*objects, **options)
+            self.file.flush()
 
 
 def console(stderr: bool = False, **options: Any) -> Console:
@@ -96,15 +114,11 @@ def out(text: str = "", end: str = "\n") -> None:
         BrokenPipeError: where its reader is gone.
         UsageError: where it cannot be written otherwise.
     """
-    try:
+    with _refusals():
         if text or end:  # even nothing at all is an error on a terminal that is closed
             print(text, end=end)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UsageError(f"cannot write to standard output: {error.strerror or error}") from None
 
 
 def drop_output() -> None:

@@ -49,8 +49,9 @@ class Trainer:
         self.seeds = list(seeds)
         self.whole = self.config.signal == "return-to-go"
         self.solved_at = score_to_solve(resolved.env, options.stop_when_solved)
-        self.clock, self.together = Clock(), len(self.seeds)
+        self.together = len(self.seeds)
         self._make_lanes()
+        self.clock = Clock(beside=self.lanes.cpu_seconds)
         self.streams = Streams(self.seeds, self.device)
         S, N = len(self.seeds), self.config.num_envs
         space = self.lanes.env.single_observation_space

@@ -9,9 +9,10 @@ from typing import Any
 from gymnasium.vector import VectorEnv
 
 from rlgrad.chunked import ChunkedVectorEnv
+from rlgrad.cores import cores
 from rlgrad.errors import UsageError
 from rlgrad.rows import Lane
-from rlgrad.workers import FORKS, cores
+from rlgrad.workers import FORKS
 
 SPAN = 0.1  # seconds that an engine is measured
 WORTH = 3e-4  # seconds of a step below which messages to workers cost more than they save

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from itertools import pairwise
@@ -62,6 +63,8 @@ def _work(
     others: list[Connection],
     shared: _Shared,
     part: slice,
+    spent: Any,
+    number: int,
 ) -> None:
     """A worker's life: step its environments whenever told, until the pipe closes."""
     # Ctrl-C, a terminal that closes and a scheduler reach the whole group: the parent answers.
@@ -77,7 +80,9 @@ def _work(
         pipe.send(None)
         while True:
             what, *arguments = pipe.recv()
-            pipe.send(getattr(chunk, what)(*arguments))
+            answer = getattr(chunk, what)(*arguments)
+            spent[number] = time.process_time()
+            pipe.send(answer)
     except (EOFError, BrokenPipeError):
         pass  # the parent has closed, or is gone
     except Exception as error:
@@ -115,12 +120,13 @@ class Workers:
         self.rows.time[:], self.rows.seed[:] = UNMADE, UNSEEDED
         edges = [len(lanes) * i // count for i in range(count + 1)]
         self._parts = [slice(a, b) for a, b in pairwise(edges)]
+        self._spent = context.RawArray("d", count)
         self._pipes: list[Connection] = []
         self.processes: list[Any] = []
-        for part in self._parts:
+        for i, part in enumerate(self._parts):
             here, there = context.Pipe()
             others = [*self._pipes, here] if context.get_start_method() == "fork" else []
-            arguments = name, lanes[part], there, others, shared, part
+            arguments = name, lanes[part], there, others, shared, part, self._spent, i
             process = context.Process(target=_work, args=arguments, daemon=True)
             process.start()
             there.close()
@@ -135,6 +141,10 @@ class Workers:
     def step(self) -> None:
         """Act in all lanes; one whose episode ends begins the next."""
         self._tell([("step",)] * len(self._parts))
+
+    def cpu_seconds(self) -> float:
+        """That all workers together have spent up to their last answers."""
+        return sum(self._spent)
 
     def call(self, name: str, *args: Any) -> list[Any]:
         """Call a method of every environment."""
@@ -209,10 +219,3 @@ class Workers:
             if process.is_alive():
                 process.kill()
                 process.join()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

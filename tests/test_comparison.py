@@ -17,7 +17,7 @@ from tensorboard_server import serving
 
 import rlgrad
 from rlgrad import cli
-from rlgrad.comparison import analysis, plan
+from rlgrad.comparison import analysis, plan, summaries
 from rlgrad.comparison.gathering import gather
 from rlgrad.comparison.plan import Request, Task
 from rlgrad.comparison.writing import destination, write
@@ -159,7 +159,7 @@ def test_a_failed_seed_counts_with_the_score_of_random_actions(found):
     entry = found.entries[0]
     broken = dataclasses.replace(entry.seeds[0], status="failed")  # once evaluated, then failed
     worse = dataclasses.replace(entry, seeds=(broken, *entry.seeds[1:]))
-    assert analysis.scores(worse, 22.0).tolist()[0] == 22.0
+    assert summaries.scores(worse, 22.0).tolist()[0] == 22.0
     again = dataclasses.replace(found, entries=(worse, *found.entries[1:]))
     assert again.summaries[0].failed == 1
     assert any("seeds failed: reinforce on CartPole-v1 (1)" in line for line in again.warnings)

@@ -457,18 +457,28 @@ def test_closed_standard_streams_lend_their_numbers_to_no_file():
 
 
 def test_standard_output_that_cannot_be_written(tmp_path):
-    with open("/dev/full", "w") as full:
-        child = process("list", "agents", "--json", stdout=full, stderr=subprocess.PIPE)
-        said = child.communicate()[1]
-    assert child.returncode == 2
-    assert said == "rlgrad: cannot write to standard output: No space left on device\n"
-    for form in ((), ("--json",)):
+    for words in ("list agents", "list agents --json", "doctor", "--help"):
+        with open("/dev/full", "w") as full:
+            child = process(*words.split(), stdout=full, stderr=subprocess.PIPE, cwd=tmp_path)
+            said = child.communicate()[1]
+        assert child.returncode == 2, words
+        assert said == "rlgrad: cannot write to standard output: No space left on device\n"
         reader, writer = os.pipe()
         os.close(reader)
-        child = process("list", "agents", *form, stdout=writer, stderr=subprocess.PIPE)
+        child = process(*words.split(), stdout=writer, stderr=subprocess.PIPE, cwd=tmp_path)
         os.close(writer)
         assert child.communicate()[1] == ""
-        assert child.returncode == 141
+        assert child.returncode == 141, words
+
+
+def test_a_seed_that_stopped_asks_for_no_numbers(begin):
+    session = begin(seeds=(1000, 1001), total=256, log_freq=100)
+    solved, running = session.trainer.outcomes
+    solved.status, solved.steps, running.steps = "solved", 96, 32
+    assert not session.wants(32)
+    running.steps = 96
+    assert session.wants(32)
+    session.close()
 
 
 # ------------------------------------------------------------------------------------------ locks

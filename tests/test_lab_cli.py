@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -220,6 +221,17 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert output.out == ""
     assert said in line
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_newest_checkpoint_is_left_out(run, tmp_path, capsys):
+    shutil.copytree(run.path, tmp_path / "torn")
+    *_, good, newest = sorted((tmp_path / "torn" / "checkpoints").glob("step-*"))
+    newest.write_bytes(newest.read_bytes()[:-9])
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        table, said = measured(capsys, "--run", tmp_path / "torn", "--estimators", "reinforce")
+    assert f"note: left out {newest.name}" in said
+    assert table["step"] == int(good.stem.removeprefix("step-"))
 
 
 def test_one_checkpoint_is_no_course(run, tmp_path, capsys):

@@ -26,7 +26,7 @@ CARDS = (
 # table of docs/design.md with the modules of today: later work adds its row here first.
 ROWS = [
     ["actions", "allocator", "ambient", "bootstrap", "captured", "checking.findings", "clock",
-     "comparison", "doctor", "doctor.features", "drawing", "errors", "estimators.arrays",
+     "comparison", "cores", "doctor", "doctor.features", "drawing", "errors", "estimators.arrays",
      "estimators.checks", "estimators.noise", "exporting", "lab", "lab.parts", "peers", "signals",
      "simulators.arrays", "simulators.single", "streams", "versions", "watching"],
     ["action_names", "adam", "agent", "arguments", "atari", "checking.forms", "config", "engine",
@@ -50,8 +50,8 @@ ROWS = [
     ["captured.tally", "choosing", "faults", "lab.tables", "peers.algorithm", "preflight",
      "problems.base"],
     ["comparison.records", "learner", "peers.policy", "problems.catalogue", "problems.results"],
-    ["captured.program", "comparison.gathering", "comparison.plan", "lab.process", "loading",
-     "peers.engine", "problems.measuring", "trainer", "watching.values"],
+    ["captured.program", "comparison.gathering", "comparison.plan", "comparison.summaries",
+     "lab.process", "loading", "peers.engine", "problems.measuring", "trainer", "watching.values"],
     ["captured.graphs", "chosen", "comparison.analysis", "comparison.workers", "evaluation",
      "lab.branches", "lab.freeze", "lab.tabular", "problems", "restoring"],
     ["captured.engine", "comparison.cautions", "comparison.floor", "exporting.command",

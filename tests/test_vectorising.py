@@ -26,6 +26,7 @@ import rlgrad
 from rlgrad import choosing, hanging, vectorising
 from rlgrad.cards import resolve
 from rlgrad.chunked import ChunkedVectorEnv
+from rlgrad.clock import Clock
 from rlgrad.comparison.records import identity
 from rlgrad.errors import UsageError
 from rlgrad.lanes import Lanes
@@ -229,6 +230,23 @@ def test_the_command_line_shows_one_line_and_keeps_the_traceback(tmp_path, vec):
     (kept,) = (tmp_path / "runs").glob("*/actor-critic/*/environment-error.txt")
     assert f"its traceback is in {kept.relative_to(tmp_path)}" in line
     assert 'raise ZeroDivisionError("the lander has\\nno mass")' in kept.read_text()
+
+
+def test_seconds_of_workers_count():
+    """A second spent in an environment is one of training, whichever process spends it."""
+    spent = {}
+    for workers in (0, 2):
+        env = ChunkedVectorEnv([functools.partial(gymnasium.make, "Acrobot-v1")] * 4, workers)
+        lanes = Lanes(env)
+        lanes.reset([1, 2, 3, 4])
+        clock = Clock(beside=lanes.cpu_seconds)
+        with clock:
+            for _ in range(400):
+                lanes.step(np.zeros((4, 1), dtype=np.int64))
+        spent[workers] = clock.read().cpu, lanes.cpu_seconds()
+        lanes.close()
+    assert spent[0][1] == 0
+    assert spent[2][1] > spent[0][0] / 10
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ import tyro
 from rlgrad.arguments import parse_pairs
 from rlgrad.errors import UsageError
 from rlgrad.peer_cards import SHARED
-from rlgrad.terminal import out
+from rlgrad.terminal import out, tell
 
 _TRAINING = (
     *SHARED, "agents", "seeds", "eval_episodes", "jobs", "alone", "retrain", "env_kwargs",
@@ -75,9 +74,9 @@ class Compare:
             if self.json:
                 out(json.dumps(told))
             print_comparison(found, stderr=self.json)
-        say = sys.stderr if self.json else sys.stdout
-        print(f"report       {folder / 'report.html'}", file=say)
-        print(f"TensorBoard  tensorboard --logdir {self.output or self.log_dir}", file=say)
+        say = tell if self.json else out
+        say(f"report       {folder / 'report.html'}")
+        say(f"TensorBoard  tensorboard --logdir {self.output or self.log_dir}")
         return int(any(summary.failed for summary in found.summaries))
 
     def _asked(self) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from rlgrad.comparison.records import LEAST_EPISODES, Entry, check_seed
 from rlgrad.comparison.results import Comparison
 from rlgrad.comparison.workers import train_all
 from rlgrad.config import FIELDS
+from rlgrad.cores import cores
 from rlgrad.display import Board
 from rlgrad.errors import UsageError, nearest
 from rlgrad.loading import require_modules
-from rlgrad.make import import_module, is_simulated
+from rlgrad.make import import_module
 from rlgrad.options import checked, parse_seeds
 from rlgrad.peer_cards import SHARED
 from rlgrad.store import read_run
@@ -130,7 +131,7 @@ def _request(
             f"got --eval-episodes {rest['eval_episodes']}; a comparison needs at least "
             f"{LEAST_EPISODES} episodes per seed"
         )
-    rest["jobs"] = rest["jobs"] or os.cpu_count() or 1
+    rest["jobs"] = rest["jobs"] or cores()
     envs = tuple(dict.fromkeys(map(str, targets)))
     return Request(envs, tuple(dict.fromkeys(names)), tuple(parse_seeds(seeds)), flags, **rest)
 
@@ -140,9 +141,7 @@ def _check(request: Request, tasks: Sequence[Task]) -> None:
     options = {"log_dir": request.log_dir, "eval_episodes": request.eval_episodes}
     for env, agent in dict.fromkeys((task.env, task.agent) for task in tasks):
         resolved = plan.resolve(request, env, agent)
-        # Nothing is stepped here, so nothing is measured to choose what steps it.
-        stepped = resolved.peer is None and not is_simulated(resolved.env)
-        chosen = checked({**options, "vec": "sync" if stepped else "auto"})
+        chosen = checked({**options, "vec": plan.stepping(resolved)})
         engine(resolved, request.seeds[:1], chosen).close()
 
 

@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from rlgrad import plots
-from rlgrad.comparison import analysis
+from rlgrad.comparison.summaries import times
 from rlgrad.drawing import Palette
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from rlgrad.comparison.analysis import Summary
     from rlgrad.comparison.judgement import Judgement
+    from rlgrad.comparison.summaries import Summary
 
 STEPS, SECONDS = "env steps per seed", "CPU-seconds per seed (x20: 20 seeds share a process)"
 
@@ -100,7 +100,7 @@ def improvement(found: Judgement) -> Figure:
 
 def solving(found: Judgement, env: str) -> Figure:
     """Share of seeds solved against env steps."""
-    own = {e.agent: analysis.times(e.seeds, "steps") for e in found.entries if e.env == env}
+    own = {e.agent: times(e.seeds, "steps") for e in found.entries if e.env == env}
     return plots.survival(own, STEPS, _palette(found))
 
 

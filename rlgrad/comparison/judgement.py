@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from rlgrad.comparison import analysis
-from rlgrad.comparison.analysis import RESAMPLES, Summary
 from rlgrad.comparison.cautions import cautions
 from rlgrad.comparison.records import Entry
+from rlgrad.comparison.summaries import RESAMPLES, Summary, summarise
 from rlgrad.output import plain
 from rlgrad.stats import Curve, Interval
 
@@ -45,7 +45,7 @@ class Judgement:
     @cached_property
     def summaries(self) -> list[Summary]:
         """One per agent and environment."""
-        return [analysis.summarise(e, self.floors[e.env], self.seed) for e in self.entries]
+        return [summarise(e, self.floors[e.env], self.seed) for e in self.entries]
 
     @cached_property
     def aggregate(self) -> dict[str, dict[str, Interval]]:

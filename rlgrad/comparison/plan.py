@@ -12,7 +12,7 @@ from rlgrad.card_files import safe_name
 from rlgrad.cards import Resolved
 from rlgrad.comparison.records import SeedRecord, about_run, identity, peer_of, read_seeds
 from rlgrad.errors import UsageError
-from rlgrad.make import import_module
+from rlgrad.make import import_module, is_simulated
 from rlgrad.store import Run, read_run
 from rlgrad.versions import versions
 
@@ -80,6 +80,14 @@ def resolve(request: Request, env: str, agent: str) -> Resolved:
     return cards.resolve(env, agent, None, request.flags, request.env_kwargs, request.env_modules)
 
 
+def stepping(resolved: Resolved) -> str:
+    """``--vec`` of what is compared: one process each, since that is what the seconds are of.
+
+    Peers step in their own process, too; the bits are those of any other choice.
+    """
+    return "auto" if resolved.peer is not None or is_simulated(resolved.env) else "sync"
+
+
 def make(request: Request) -> Plan:
     """Find finished runs with the same resolved card, and divide what is missing.
 
@@ -98,7 +106,7 @@ def make(request: Request) -> Plan:
             alone = {record.seed for _, record in found if record.together == 1}
             wanted = set(request.seeds)
             plan.runs += {r.path: r for r, record in found if record.seed in wanted}.values()
-            peer = peer_of(identity(resolved))
+            peer = resolved.peer is not None
             missing.append((env, agent, peer, tuple(s for s in request.seeds if s not in covered)))
             first = request.seeds[0]
             if request.alone and not peer and len(request.seeds) > 1 and first not in alone:

@@ -8,9 +8,9 @@ import tomli_w
 
 from rlgrad import stats
 from rlgrad.comparison import figures
-from rlgrad.comparison.analysis import RESAMPLES, Summary
 from rlgrad.comparison.floor import EPISODES
 from rlgrad.comparison.judgement import Judgement
+from rlgrad.comparison.summaries import RESAMPLES, Summary
 from rlgrad.comparison.tables import to_solve, with_bounds
 from rlgrad.display import short
 from rlgrad.page import Page

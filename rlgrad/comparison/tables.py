@@ -8,8 +8,8 @@ from collections.abc import Callable
 from rich.table import Table
 
 from rlgrad import terminal
-from rlgrad.comparison.analysis import Summary
 from rlgrad.comparison.judgement import Judgement
+from rlgrad.comparison.summaries import Summary
 from rlgrad.display import short
 from rlgrad.stats import Interval
 

@@ -57,6 +57,7 @@ class _Reporter(Display):
 def _train(task: dict[str, Any], wire: _Wire) -> dict[str, Any]:
     """Train one block; returns the last line."""
     from rlgrad import cards
+    from rlgrad.comparison.plan import stepping
     from rlgrad.options import checked
     from rlgrad.training import start
 
@@ -64,7 +65,7 @@ def _train(task: dict[str, Any], wire: _Wire) -> dict[str, Any]:
         resolved = cards.resolve(
             task["env"], task["agent"], None, task["flags"], task["env_kwargs"], task["env_modules"]
         )
-        options = checked({**task["options"], "quiet": True})
+        options = checked({**task["options"], "quiet": True, "vec": stepping(resolved)})
         session = start(resolved, task["seeds"], options, _Reporter(wire))
         session.go()
         return {"run": str(session.run.path), "signal": session.signal}

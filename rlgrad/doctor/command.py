@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from rlgrad import terminal
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -24,7 +26,7 @@ class Doctor:
         """Look, print; 0 where training works, else 1."""
         told = examined(self.log_dir)
         if self.json:
-            print(json.dumps(told))
+            terminal.out(json.dumps(told))
         else:
             _print(told)
         return 0 if told["ok"] else 1
@@ -52,11 +54,10 @@ def examined(log_dir: str) -> dict[str, Any]:
 
 
 def _print(told: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = terminal.console()
     where, training = told["log_dir"], told["training"]
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import tempfile
 import time
@@ -10,13 +9,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from rlgrad.cores import cores
+
 
 def machine() -> dict[str, Any]:
     """System, cores, threads of torch, CUDA devices; without torch what can be told."""
-    affinity = getattr(os, "sched_getaffinity", None)
     told: dict[str, Any] = {
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": cores(),
     }
     try:
         import torch

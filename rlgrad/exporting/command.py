@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlgrad.chosen import Chosen
 from rlgrad.errors import UsageError
+from rlgrad.terminal import out
 
 if TYPE_CHECKING:
     import gymnasium
@@ -45,10 +46,10 @@ class Export(Chosen):
         write_whole(path, data)
         if self.json:
             told = {"path": str(path), "bytes": len(data), "largest_difference": worst}
-            print(json.dumps({**told, **about}))
+            out(json.dumps({**told, **about}))
         else:
-            print(f"wrote {path}: {run.env_id}, {self.told(run)}, {len(data):,} bytes")
-            print(f"probabilities in onnxruntime differ by at most {worst:.1e} from the run's")
+            out(f"wrote {path}: {run.env_id}, {self.told(run)}, {len(data):,} bytes")
+            out(f"probabilities in onnxruntime differ by at most {worst:.1e} from the run's")
         return 0
 
     def _built(self, run: Run) -> tuple[bytes, dict[str, str], float]:

@@ -122,8 +122,8 @@ def _one(
 
 def _checkpoints(
     run: str | Path | Run | None, checkpoint: str | Path | None, every: int, log_dir: str
-) -> tuple[Run, list[Path]]:
-    """(the run, its checkpoints that are to be measured, oldest first)."""
+) -> tuple[Run, list[Path | None]]:
+    """(the run, its checkpoints that are to be measured, oldest first; None: its newest)."""
     if run is not None and checkpoint is not None:
         raise UsageError("got both --run and --checkpoint; expected one of them")
     if every < 0:
@@ -135,11 +135,7 @@ def _checkpoints(
         return freeze.run_of(path), [path]
     assert run is not None
     found = run if isinstance(run, Run) else read_run(find_run(run, log_dir))
-    if every:
-        return found, freeze.every(found, every)
-    if not found.checkpoints():
-        raise UsageError(f"{found.path} has no checkpoint yet; let it train on")
-    return found, found.checkpoints()[-1:]
+    return found, list(freeze.every(found, every)) if every else [None]
 
 
 def _check_same(

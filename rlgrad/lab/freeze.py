@@ -21,7 +21,7 @@ from rlgrad.critics import Critic
 from rlgrad.errors import UsageError
 from rlgrad.images import image_of
 from rlgrad.learner import Learner
-from rlgrad.loading import load_learner, require_modules
+from rlgrad.loading import load_stored, require_modules
 from rlgrad.make import import_module, make_one, time_limit
 from rlgrad.preflight import observation_factors
 from rlgrad.store import Run
@@ -167,7 +167,8 @@ def stored(
             "a run of one of rlgrad's agents (rlgrad list agents)"
         )
     config = dataclasses.replace(run.config, **chosen_signal(signal))
-    learner, seed = load_learner(run, seed, checkpoint)
+    learner, seed, step, path = load_stored(run, seed, checkpoint)
+    assert isinstance(learner, Learner)
     one = make_one(run.env_id, run.env_kwargs, config.max_episode_steps)
     _refuse_images(run.env_id, one.observation_space, config)
     one.close()
@@ -181,11 +182,8 @@ def stored(
             learner.critic = Critic(learner.features, config, 1)
     learner.config = config
     learner.action_critic = None  # the lab fits its own, the same for all estimators
-    path = checkpoint or run.checkpoints()[-1]
     env = dataclasses.replace(card_files.env_card(run.env_id), kwargs=run.env_kwargs)
     fits = critic == "fitted" or not has_critic
-    steps = store.load_checkpoint(path)[1]["steps"]
-    step = sum(steps) // len(steps)
     return Frozen(learner, env, config, run.agent, seed, fits, step, path)
 
 

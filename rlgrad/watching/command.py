@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlgrad.chosen import Chosen
 from rlgrad.errors import UsageError
+from rlgrad.terminal import out
 
 if TYPE_CHECKING:
     import gymnasium
@@ -91,9 +92,9 @@ class Watch(Chosen):
                 if not all(map(sink.show, frames)):
                     return
                 if moment.ended:
-                    print(_told(moment), flush=True)
+                    out(_told(moment))
         if self.record is not None:
-            print(f"wrote {self.record}: {sink.count:,} frames, {fps} per second")
+            out(f"wrote {self.record}: {sink.count:,} frames, {fps} per second")
 
     def _sink(self, title: str, fps: int) -> Sink:
         from rlgrad.watching.recording import kind_of
