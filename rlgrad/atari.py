@@ -7,6 +7,7 @@ where a game waits for it. Rewards are the game's score; learning may cut them (
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -122,6 +123,10 @@ class AtariLanes(VectorEnv[Any, Any, Any]):
         ended = {"final_obs": info["final_obs"], "_final_obs": done} if done.any() else {}
         return x, reward.astype(np.float64), terminated, truncated, ended
 
+    def close_extras(self, **kwargs: Any) -> None:
+        """Let go of the games, which ale_py wants before Python ends."""
+        self.games = None
+
 
 class AtariEnv(gymnasium.Env[Any, Any]):
     """One game, alone: what agents see and do in ``AtariLanes``.
@@ -143,7 +148,8 @@ class AtariEnv(gymnasium.Env[Any, Any]):
         kwargs = dict(kwargs)
         self.render_mode = kwargs.pop("render_mode", None)
         self.game: Any = _vector(spec, 1, kwargs, max_episode_steps, AutoresetMode.NEXT_STEP)
-        self.spec = spec
+        self.spec = copy.deepcopy(spec)
+        self.spec.max_episode_steps = max_episode_steps or STEPS
         self.observation_space = self.game.single_observation_space
         self.action_space = self.game.single_action_space
         self._seen: NDArray[np.uint8] | None = None
@@ -165,6 +171,10 @@ class AtariEnv(gymnasium.Env[Any, Any]):
         x, reward, terminated, truncated, _ = self.game.step(np.array([action], dtype=np.int64))
         self._seen = x[0]
         return self._seen, float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
+
+    def close(self) -> None:
+        """Let go of the game."""
+        self.game = None
 
     def render(self) -> Any:
         """The newest frame in grey, four times as large: ``[336, 336, 3]``."""

@@ -295,3 +295,15 @@ def test_an_agent_learns_from_pixels_and_acts_when_loaded(side, tmp_path):
     assert agent.action_probability(seen).shape == (1, 2)
     with pytest.raises(UsageError, match="perceptrons only"):
         rlgrad.variance(run=run.path)
+
+
+def test_a_baseline_on_images_has_a_value_to_watch():
+    from rlgrad.watching.values import _of_learner
+
+    config = Config(signal="return-to-go", estimator="learned", hidden=(8,))
+    learner = Learner(config, 126, [A], [0], image=GRID)
+    value = _of_learner(learner)
+    assert value(pixels(GRID).numpy().astype(np.float32)) == 0.0  # heads start at zero
+    with torch.no_grad():
+        learner.estimator.baseline.layers(learner.estimator.baseline.flat)[-1][0].fill_(0.5)
+    assert value(pixels(GRID).numpy().astype(np.float32)) == pytest.approx(0.5)
