@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -78,7 +78,7 @@ class Actor:
             self.mean = normaliser.mean.float().numpy()[:, None]
             self.deviation = normaliser.deviation.numpy()[:, None]
 
-    def __call__(self, x: Float[np.ndarray, "S N W"]) -> Float[np.ndarray, "S N D A"]:
+    def __call__(self, x: Num[np.ndarray, "S N W"]) -> Float[np.ndarray, "S N D A"]:
         """Logits; categories that do not exist, or are not allowed, are -inf."""
         if x.shape[2] != self.features:
             plain, mask = x[..., : self.features], x[..., self.features :]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,12 @@ def safe_name(name: str) -> str:
     """A name that is one harmless path component: ``ALE/Pong-v5`` -> ``ALE-Pong-v5``."""
     safe = re.sub(r"[^A-Za-z0-9._+-]", "-", name).lstrip(".")[:120]
     return safe or "unnamed"
+
+
+def namespace(env_id: str) -> str:
+    """``ALE`` of ``ALE/Pong-v5``; empty where there is none."""
+    before, slash, _ = env_id.rpartition(":")[2].partition("/")
+    return before if slash else ""
 
 
 def _places(kind: str) -> list[Path]:
@@ -234,9 +240,15 @@ def agent_card(name: str) -> AgentCard:
 
 
 def env_card(env_id: str) -> EnvCard:
-    """The card of an environment id, or an empty one: any Gymnasium id works without a card."""
-    path = find("envs").get(safe_name(env_id))
+    """The card of an environment id, or an empty one: any Gymnasium id works without a card.
+
+    ``ALE/Pong-v5`` without a card of its own takes that of its namespace, ``ALE``.
+    """
+    cards, name = find("envs"), namespace(env_id)
+    path = cards.get(safe_name(env_id)) or (cards.get(name) if name else None)
     card = read_env(path) if path else EnvCard(env_id)
+    if name and card.id == name:
+        return replace(card, id=env_id)
     if card.id != env_id:
         raise UsageError(f"{path}: id = {card.id!r}; expected {env_id!r}, as the file's name says")
     return card

@@ -9,7 +9,15 @@ from typing import Any
 
 import tomli_w
 
-from rlgrad.card_files import AgentCard, EnvCard, agent_card, env_card, find, is_local
+from rlgrad.card_files import (
+    AgentCard,
+    EnvCard,
+    agent_card,
+    env_card,
+    find,
+    is_local,
+    namespace,
+)
 from rlgrad.config import ESTIMATOR_OPTIONS, Config, check
 from rlgrad.errors import UsageError, shown
 from rlgrad.peer_cards import SHARED, Peer, check_settings, divide, refuse_flags
@@ -31,8 +39,8 @@ class Resolved:
     tuning: dict[str, Any] = dataclasses.field(default_factory=dict)
     """The effort behind the settings, as the card tells it; empty where flags changed them."""
     vec: str = ""
-    """What steps the environments: simulator, sync, async or envpool; empty: not yet chosen, or a
-    peer's own way."""
+    """What steps the environments: simulator, sync, async, envpool or ale; empty: not yet chosen,
+    or a peer's own way."""
 
 
 def choose_agent(agent: str | None, estimator: str | None) -> tuple[AgentCard, str | None]:
@@ -94,7 +102,7 @@ def resolve(
         return _resolve_peer(env, card, flags, peer_arguments or {}, notes)
     if peer_arguments:
         raise UsageError(f"{card.name} is no peer and takes no peer arguments (--peer-arg)")
-    section = card.environments.get(env_id, {})
+    section = card.environments.get(env_id, card.environments.get(namespace(env_id), {}))
     values = {**env.config, **card.config, **section}
     name = card.name
     if replaced is not None and replaced != values.get("estimator"):

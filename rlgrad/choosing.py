@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium
 
+from rlgrad.atari import is_atari
 from rlgrad.card_files import EnvCard
 from rlgrad.errors import UsageError
 from rlgrad.make import is_simulated, make_lane
@@ -14,7 +15,7 @@ from rlgrad.vectorising import measure
 
 
 def same_bits(card: EnvCard, vec: str) -> str:
-    """Which engines give the bits that ``vec`` gives: simulator, gymnasium or envpool.
+    """Which engines give the bits that ``vec`` gives: simulator, gymnasium, envpool or ale.
 
     Args:
         card: of the environment.
@@ -22,7 +23,9 @@ def same_bits(card: EnvCard, vec: str) -> str:
     """
     if is_simulated(card, vec or "auto"):
         return "simulator"
-    return "envpool" if vec == "envpool" else "gymnasium"
+    if vec in ("", "auto") and is_atari(card.id):
+        return "ale"
+    return vec if vec in ("envpool", "ale") else "gymnasium"
 
 
 def choose_vec(card: EnvCard, num_envs: int, max_episode_steps: int, vec: str) -> tuple[str, str]:
@@ -31,6 +34,8 @@ def choose_vec(card: EnvCard, num_envs: int, max_episode_steps: int, vec: str) -
         return "simulator", ""
     if vec != "auto":
         return vec, ""
+    if is_atari(card.id):
+        return "ale", ""
     return measure(make_lane(card, max_episode_steps), num_envs)
 
 

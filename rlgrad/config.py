@@ -61,12 +61,17 @@ class Config:
     """Widths of the hidden layers of policy, critic, baseline and control variate."""
     activation: Literal["tanh", "relu"] = "tanh"
     """Activation of policy and critic."""
+    network: Literal["auto", "mlp", "cnn"] = "auto"
+    """Policy and critic: perceptrons of ``hidden``, or convolutions with relu, of fixed widths;
+    auto: convolutions where observations are images of bytes or flags."""
     entropy_coef: float = 0.0
     """Weight of the policy's entropy (nats), on credits divided by value-scale."""
     max_grad_norm: float = 0.0
     """Largest norm of a seed's policy gradient; 0: unclipped."""
     observation_scale: tuple[float, ...] = ()
     """Factors on the flattened observation; empty: running normalisation of Box observations."""
+    reward_clip: float = 0.0
+    """Learn from rewards cut to at most this size; reports keep the environment's own; 0: uncut."""
     normalize_observations: Literal["auto", "on", "off"] = "auto"
     """Running mean and deviation of every feature; auto: of floats without observation-scale."""
     value_scale: float = 0.0
@@ -138,6 +143,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "estimator_steps": (1, 1000),
     "thinning": (1, 1 << 20),
     "max_grad_norm": (0, None),
+    "reward_clip": (0, None),
     "value_scale": (0, None),
     "temperature": (0, None),
     "draws": (1, 1 << 16),

@@ -3,45 +3,46 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from rlgrad.adam import SeedAdam
 from rlgrad.config import Config
+from rlgrad.estimators.convolution import Image, ImageBlocks
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.estimators.passes import Blocks, TangentTrace
 from rlgrad.estimators.statistics import row_share
+from rlgrad.images import make_network
 
 
 class Critic(nn.Module):
-    """A perceptron that starts at zero, with its optimiser.
+    """A network that starts at zero, with its optimiser.
 
     Args:
         inputs: features in.
         config: widths, activation, Adam's decay.
         seeds: S.
+        image: what the features are an image of; None: of nothing.
     """
 
-    def __init__(self, inputs: int, config: Config, seeds: int) -> None:
+    def __init__(self, inputs: int, config: Config, seeds: int, image: Image | None = None) -> None:
         super().__init__()
-        self.network = SeedMLP(
-            inputs, 1, config.hidden, seeds, activation=config.activation, head_gain=0.0
-        )
+        self.network = make_network(inputs, 1, config, seeds, image, head_gain=0.0)
         self.adam = SeedAdam(self.network.flat, beta2=config.adam_beta2)
 
-    def forward(self, x: Float[Tensor, "S *batch inputs"]) -> Float[Tensor, "S *batch"]:
+    def forward(self, x: Num[Tensor, "S *batch inputs"]) -> Float[Tensor, "S *batch"]:
         """Predictions, differentiable by autograd."""
         return self.network(x).squeeze(-1)
 
     @torch.no_grad()
     def fit(
         self,
-        x: Float[Tensor, "S *batch inputs"],
+        x: Num[Tensor, "S *batch inputs"],
         target: Float[Tensor, "S *batch"],
         weight: Float[Tensor, "S *batch"],
         step_size: Float[Tensor, "S 1"],
         steps: int,
-        trace: Blocks | None = None,
+        trace: Blocks | ImageBlocks | None = None,
     ) -> None:
         """Full-batch steps on half the mean squared error of the rows that count.
 
@@ -72,7 +73,8 @@ class ActionValue:
     """
 
     def __init__(self, critic: Critic, x: Float[Tensor, "S *batch F"]) -> None:
-        self.critic, self.x = critic, x
+        assert isinstance(critic.network, SeedMLP)
+        self.critic, self.network, self.x = critic, critic.network, x
 
     def _inputs(self, action: Tensor) -> Tensor:
         return torch.cat([self.x, action.flatten(-2)], -1)
@@ -87,7 +89,7 @@ class ActionValue:
     @torch.no_grad()
     def slope(self, choice: Float[Tensor, "*batch D A"]) -> tuple[Tensor, Tensor]:
         """(values, their gradients at the choice)."""
-        trace = self.critic.network.blocks(self._inputs(choice))
+        trace = self.network.blocks(self._inputs(choice))
         gradient = trace.rows(torch.ones_like(trace.output[..., :1]))
         value = trace.output[..., 0].reshape(choice.shape[:-2])
         return value, self._at_action(gradient, choice)
@@ -97,7 +99,7 @@ class ActionValue:
         self, choice: Float[Tensor, "*batch D A"], dx: Float[Tensor, "*batch D A"]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(values, gradients, derivatives of the values along dx, gradients of those)."""
-        trace = self.critic.network.trace(self._inputs(choice))
+        trace = self.network.trace(self._inputs(choice))
         moved = torch.cat([torch.zeros_like(self.x), dx.flatten(-2)], -1)
         tangent = TangentTrace(trace, moved.reshape(trace.inputs[0].shape))
         one = torch.ones_like(trace.output[..., :1])

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgrad.estimators.base import Draw, score
+from rlgrad.estimators.convolution import SeedConv
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.estimators.statistics import per_seed_mean
 from rlgrad.pullback import parameter_gradients
@@ -40,7 +41,10 @@ def explained_variance(
 
 
 def gradient_noise(
-    policy: SeedMLP, x: Tensor, u: Float[Tensor, "S T N D A"], weight: Float[Tensor, "S T N"]
+    policy: SeedMLP | SeedConv,
+    x: Tensor,
+    u: Float[Tensor, "S T N D A"],
+    weight: Float[Tensor, "S T N"],
 ) -> dict[str, Float[Tensor, " S"]]:
     """Total variance and signal-to-noise of the batch's parameter gradient, from its N lanes.
 
@@ -88,7 +92,13 @@ def control_variate(
 
 @torch.no_grad()
 def update_numbers(
-    policy: SeedMLP, x: Tensor, draw: Draw, credit: Tensor, u: Tensor, weight: Tensor, varied: bool
+    policy: SeedMLP | SeedConv,
+    x: Tensor,
+    draw: Draw,
+    credit: Tensor,
+    u: Tensor,
+    weight: Tensor,
+    varied: bool,
 ) -> dict[str, Float[Tensor, " S"]]:
     """What is logged of a policy update, taken before the policy moves.
 

@@ -68,7 +68,7 @@ class NotFiniteError(UsageError):
     """An environment gave NaN or infinity, so no score means anything."""
 
 
-def _check(x: NDArray[np.float32], total: Floats, alive: NDArray[np.bool_], t: int) -> None:
+def _check(x: NDArray[Any], total: Floats, alive: NDArray[np.bool_], t: int) -> None:
     """Refuse observations ``[L, F]`` and returns ``[L]`` that are not finite after step t."""
     for name, bad in (
         ("return", ~np.isfinite(total)),

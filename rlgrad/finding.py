@@ -10,7 +10,9 @@ from types import ModuleType
 
 import gymnasium
 
+from rlgrad.card_files import namespace
 from rlgrad.errors import UsageError, nearest, shown
+from rlgrad.extras import register
 
 
 def import_module(name: str, kind: str = "environment module", hint: str = "") -> ModuleType:
@@ -62,8 +64,8 @@ def spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
         raise UsageError(f"unknown environment {shown(env_id)}; expected module:Env-v0 or Env-v0")
     if module:
         import_module(module)
-    elif name.startswith("ALE/"):
-        import_module("ale_py")
+    else:
+        register(namespace(name))
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error:

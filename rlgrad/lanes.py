@@ -17,8 +17,10 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from numpy.typing import NDArray
 
 from rlgrad.actions import Actions
+from rlgrad.atari import AtariLanes
 from rlgrad.chunked import Advance, ChunkedVectorEnv
 from rlgrad.errors import UsageError
+from rlgrad.images import is_bytes
 from rlgrad.infos import Taken
 from rlgrad.masking import MaskedBox
 from rlgrad.pooled import PooledVectorEnv
@@ -33,7 +35,8 @@ class Step(NamedTuple):
     """
 
     observation: Any
-    """``[L, F]`` float32, what the next action is for; with a mask of it ``[L, F + D x A]``."""
+    """``[L, F]`` float32, or uint8 where the environment's type is that or bool, what the next
+    action is for; with a mask of it ``[L, F + D x A]``."""
     final: Any
     """``[L, F]``, the true next observation of this transition; differs where an episode ended."""
     reward: Any
@@ -75,6 +78,10 @@ class Lanes:
         """Of one observation, without its mask."""
         self.simulator = env if isinstance(env, TorchVectorEnv) else None
         self.chunked = env if isinstance(env, ChunkedVectorEnv) else None
+        # As one byte a number, where that is what they are: images fill memory.
+        small = is_bytes(space) and not isinstance(env, TorchVectorEnv)
+        self.dtype = "uint8" if small else "float32"
+        """Of observations."""
         self.xp: Any = np if self.simulator is None else self.simulator.xp
         """The library of all arrays: numpy, or torch for a simulator on a GPU."""
         self._ended: NDArray[np.bool_] | None = None
@@ -93,16 +100,16 @@ class Lanes:
         """That processes beside this one have spent on the environments."""
         return 0.0 if self.chunked is None else self.chunked.cpu_seconds()
 
-    def _features(self, observation: Any) -> NDArray[np.float32]:
+    def _features(self, observation: Any) -> NDArray[Any]:
         x = np.asarray(observation)
-        return x.astype(np.float32, copy=False).reshape(len(x), -1)
+        return x.astype(self.dtype, copy=False).reshape(len(x), -1)
 
     def reset(self, seeds: Sequence[int]) -> Any:
         """Start new episodes in all lanes, each from its own seed: ``[L, F]``.
 
         Batched classes of other packages take one seed for all lanes; they get the first.
         """
-        batched = SyncVectorEnv, AsyncVectorEnv, PooledVectorEnv
+        batched = SyncVectorEnv, AsyncVectorEnv, PooledVectorEnv, AtariLanes
         many = self.simulator or self.chunked or isinstance(self.env, batched)
         seed: Any = list(seeds) if many else seeds[0] & 0x7FFFFFFF
         observation, _ = self._played(self.env.reset, seed=seed)
@@ -183,20 +190,20 @@ class Lanes:
         return Step(x, final, reward, terminated, truncated, None)
 
     def _same_step_final(
-        self, x: NDArray[np.float32], info: dict[str, Any], done: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
+        self, x: NDArray[Any], info: dict[str, Any], done: NDArray[np.bool_]
+    ) -> NDArray[Any]:
         """True last observations where episodes ended, ``x`` elsewhere.
 
         The flags say where: Atari's own class gives ``final_obs`` without ``_final_obs``.
         """
         last = info.get("final_obs")
-        if last is None:
+        if last is None or not done.any():
             return x
         if isinstance(last, np.ndarray) and last.dtype != np.object_:
             return np.where(done[:, None], self._features(last), x)
         final = x.copy()
         for lane in np.flatnonzero(done):
-            final[lane] = np.asarray(last[lane], dtype=np.float32).reshape(-1)
+            final[lane] = np.asarray(last[lane], dtype=self.dtype).reshape(-1)
         return final
 
     def check_infos(self, vec: str) -> None:

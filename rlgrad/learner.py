@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from rlgrad import diagnostics, returns
@@ -17,9 +17,11 @@ from rlgrad.critics import ActionValue, Critic
 from rlgrad.estimators import build, one_hot
 from rlgrad.estimators.arrays import in_numpy
 from rlgrad.estimators.base import Draw
-from rlgrad.estimators.networks import SeedMLP
+from rlgrad.estimators.convolution import Image, ImageBlocks, SeedConv
+from rlgrad.estimators.networks import SeedMLP, Stack
 from rlgrad.estimators.passes import Blocks, Trace
 from rlgrad.estimators.statistics import RunningMean, live_rows
+from rlgrad.images import context_of, make_network
 from rlgrad.normalise import Normaliser, ReturnSpread
 from rlgrad.preflight import check_needs, estimator_options
 from rlgrad.pullback import direction
@@ -39,6 +41,8 @@ class Learner(nn.Module):
         device: where everything lives.
         masked: whether observations carry the environment's action masks, D x A columns behind the
             F features, for the policy alone.
+        image: what the F features are an image of, which convolutions see as it is; None: of
+            nothing.
     """
 
     value_scale: Tensor
@@ -52,19 +56,20 @@ class Learner(nn.Module):
         scale: Sequence[float] | None = None,
         device: torch.device | str = "cpu",
         masked: bool = False,
+        image: Image | None = None,
     ) -> None:
         super().__init__()
         S, D, A = len(seeds), len(actions), max(actions)
         self.config, self.features, self.seeds, self.shape = config, features, S, (D, A)
         self.masked = masked
-        self.policy = SeedMLP(
-            features, D * A, config.hidden, S, activation=config.activation, head_gain=0.01
-        )
-        self.critic = None if config.signal == "return-to-go" else Critic(features, config, S)
-        self.action_critic = Critic(features + D * A, config, S) if config.action_critic else None
-        self.estimator = build(config.estimator, D, A, features, S, **estimator_options(config))
+        self.policy = make_network(features, D * A, config, S, image, head_gain=0.01)
+        valued = config.signal != "return-to-go"
+        self.critic = Critic(features, config, S, image) if valued else None
+        width = self.policy.width if isinstance(self.policy, SeedConv) else features
+        self.action_critic = Critic(width + D * A, config, S) if config.action_critic else None
+        self.estimator = build(config.estimator, D, A, width, S, **estimator_options(config))
         check_needs(config, self.estimator.traits)
-        self.normaliser = Normaliser(S, features) if scale is None else None
+        self.normaliser = Normaliser(S, features) if scale is None and image is None else None
         self._scale = None if scale is None else torch.tensor(scale, device=device)
         allowed = torch.arange(A) < torch.tensor(actions).unsqueeze(1)
         self._allowed = None if bool(allowed.all()) else allowed.to(device)
@@ -83,20 +88,22 @@ class Learner(nn.Module):
             SeedAdam(each, beta2=config.adam_beta2) for each in self.estimator.parameters()
         )
 
-    def networks(self) -> list[SeedMLP]:
-        """Policy, critics and the estimator's own; all see the observation first."""
-        return [module for module in self.modules() if isinstance(module, SeedMLP)]
+    def networks(self) -> list[Stack]:
+        """Policy, critics and the estimator's own; perceptrons see the observation first."""
+        return [module for module in self.modules() if isinstance(module, Stack)]
 
-    def see(self, observation: Float[Tensor, "S *batch W"]) -> Float[Tensor, "S *batch F"]:
-        """Observations as the networks see them: scaled or normalised, without masks."""
+    def see(self, observation: Num[Tensor, "S *batch W"]) -> Num[Tensor, "S *batch F"]:
+        """Observations as the networks see them: scaled or normalised; images as they are.
+
+        Masks, which only the policy's logits read, are left out.
+        """
         if self.masked:
             observation = observation[..., : self.features]
         if self._scale is not None:
             return observation * self._scale
-        assert self.normaliser is not None
-        return self.normaliser(observation)
+        return observation if self.normaliser is None else self.normaliser(observation)
 
-    def _as_logits(self, output: Tensor, observation: Float[Tensor, "S *batch W"]) -> Tensor:
+    def _as_logits(self, output: Tensor, observation: Num[Tensor, "S *batch W"]) -> Tensor:
         """The policy's outputs as ``[S, *batch, D, A]``; -inf where there is no such category."""
         D, A = self.shape
         logits = output[..., : D * A].reshape(*observation.shape[:-1], D, A)
@@ -108,7 +115,7 @@ class Learner(nn.Module):
         # Rows that are no transitions may forbid everything; their logits must be numbers too.
         return logits.where(allowed | ~allowed.any(-1, keepdim=True), -torch.inf)
 
-    def logits(self, observation: Float[Tensor, "S *batch W"]) -> Float[Tensor, "S *batch D A"]:
+    def logits(self, observation: Num[Tensor, "S *batch W"]) -> Float[Tensor, "S *batch D A"]:
         """The policy at raw observations, with their masks if they carry any."""
         return self._as_logits(self.policy(self.see(observation)), observation)
 
@@ -117,7 +124,7 @@ class Learner(nn.Module):
 
         It takes and gives numpy arrays, or tensors if it is given tensors; no graph is kept.
         """
-        if in_numpy(self.policy.flat):
+        if in_numpy(self.policy.flat) and isinstance(self.policy, SeedMLP):
             return Actor(self.policy, self._scale, self.normaliser, self._allowed, self.shape)
 
         @torch.no_grad()
@@ -156,8 +163,9 @@ class Learner(nn.Module):
         policy = self.policy.blocks(x, live=live_rows(weight, self.seeds))
         logits = self._as_logits(policy.output, rollout.observation)
         draw = Draw(logits, rollout.gumbel, second, rollout.action)
-        f = self.action_value(x)
-        u = self.estimator.gradient(draw, credit, context=x, f=f)
+        context = context_of(self.policy, x, valued, policy)
+        f = self.action_value(context)
+        u = self.estimator.gradient(draw, credit, context=context, f=f)
         numbers = {}
         if measure:
             fitted, varied = valued is not None, self.estimator.traits.control_variate
@@ -175,22 +183,28 @@ class Learner(nn.Module):
             goal, counts = torch.cat([target, beyond], 1), torch.cat([weight, beyond], 1)
             self.critic.fit(seen, goal, counts, step_size, critic_steps, valued)
         if self.action_critic is not None:
-            chosen = torch.cat([x, one_hot(draw).flatten(-2)], -1)
+            chosen = torch.cat([context, one_hot(draw).flatten(-2)], -1)
             inputs, goal, counts = (each[:, :: c.thinning] for each in (chosen, credit, weight))
             self.action_critic.fit(inputs, goal, counts, step_size, critic_steps)
-        self._step_estimator(draw, credit, x, along, weight, share * c.estimator_learning_rate)
-        self.estimator.observe(draw, credit, context=x, weight=weight)
+        self._step_estimator(
+            draw, credit, context, along, weight, share * c.estimator_learning_rate
+        )
+        self.estimator.observe(draw, credit, context=context, weight=weight)
         self.adapt(rollout, target)
         return numbers
 
     def action_value(self, x: Float[Tensor, "S *batch F"]) -> ActionValue | None:
-        """The critic of relaxed actions at seen observations, the differentiable f of an agent."""
+        """The critic of relaxed actions at contexts, the differentiable f of an agent."""
         return None if self.action_critic is None else ActionValue(self.action_critic, x)
 
-    def credit(self, rollout: Rollout, valued: Blocks | Trace | None) -> tuple[Tensor, Tensor]:
+    def credit(
+        self, rollout: Rollout, valued: Blocks | ImageBlocks | Trace | None
+    ) -> tuple[Tensor, Tensor]:
         """(credit of each action, target of the critic) ``[S, T, N]``, in value scales."""
         c, scale = self.config, self.value_scale.unsqueeze(-1)
         reward = rollout.reward / scale
+        if c.reward_clip:
+            reward = rollout.reward.clamp(-c.reward_clip, c.reward_clip) / scale
         if self.spread is not None:
             bound = self.spread.bound().to(reward).unsqueeze(-1)
             reward = reward.clamp(-bound, bound)
@@ -213,8 +227,9 @@ class Learner(nn.Module):
     def adapt(self, rollout: Rollout, target: Tensor) -> None:
         """Renew running statistics, after all steps, and rebase the networks to keep functions."""
         if self.normaliser is not None:
+            perceptrons = [each for each in self.networks() if isinstance(each, SeedMLP)]
             seen = rollout.observation[..., : self.features]
-            self.normaliser.update(seen, rollout.valid, self.networks())
+            self.normaliser.update(seen, rollout.valid, perceptrons)
         scale = self._measured_scale(rollout, target)
         if scale is None:
             return
@@ -239,7 +254,12 @@ class Learner(nn.Module):
         return self.squares.mean.sqrt().clamp(min=1e-8)
 
     def _step_policy(
-        self, policy: Blocks, logits: Tensor, u: Tensor, weight: Tensor, step_size: Tensor
+        self,
+        policy: Blocks | ImageBlocks,
+        logits: Tensor,
+        u: Tensor,
+        weight: Tensor,
+        step_size: Tensor,
     ) -> Tensor:
         """Ascend the mean of u over valid rows; returns each seed's gradient norm ``[S]``."""
         ascent = u

@@ -15,6 +15,7 @@ from rlgrad.actions import Actions
 from rlgrad.agent import Agent, Policy
 from rlgrad.checkpoints import DamagedError
 from rlgrad.errors import UsageError, shown
+from rlgrad.images import image_of
 from rlgrad.learner import Learner
 from rlgrad.make import make_one
 from rlgrad.peer_cards import is_trusted
@@ -132,22 +133,31 @@ def _learner(
 def _empty_learner(run: Run, seed: int, path: Path, counters: dict[str, Any]) -> Learner:
     """A learner as card and environment say; the checkpoint's own numbers must agree."""
     env = make_one(run.env_id, run.env_kwargs, run.config.max_episode_steps)
-    space, actions = flatten_space(env.observation_space), Actions(env.action_space)
+    observed, actions = env.observation_space, Actions(env.action_space)
+    space = flatten_space(observed)
     features = flatdim(space)
     env.close()
     try:
-        scale = observation_factors(space, run.config)
-        check_memory(run.config, features, actions.outputs, run.config.num_envs, 1)
+        image = image_of(observed, run.config.network)
+        scale = observation_factors(space, run.config, image is not None)
+        check_memory(run.config, features, actions.outputs, run.config.num_envs, 1, image)
     except UsageError as error:
         raise UsageError(f"{run.path}: {error}") from None
-    says = {"features": features, "actions": list(actions.sizes), "observation_scale": scale}
+    says = {
+        "features": features,
+        "actions": list(actions.sizes),
+        "observation_scale": scale,
+        "image": None if image is None else list(image),
+    }
     for key, value in says.items():
         if counters.get(key) != value:
             raise UsageError(
                 f"{path}: {key} = {shown(counters.get(key))}; {run.env_id} with the run's card "
                 f"has {shown(value)}"
             )
-    return Learner(run.config, features, actions.sizes, [seed], scale, masked=run.masked)
+    return Learner(
+        run.config, features, actions.sizes, [seed], scale, masked=run.masked, image=image
+    )
 
 
 def require_modules(run: Run, given: Sequence[str]) -> None:

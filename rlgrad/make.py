@@ -12,6 +12,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import FlattenObservation
 
+from rlgrad.atari import STEPS, AtariEnv, AtariLanes, is_atari
 from rlgrad.card_files import EnvCard
 from rlgrad.errors import UsageError, nearest, shown
 from rlgrad.finding import import_module, spec
@@ -55,7 +56,9 @@ def _kwargs(env_kwargs: Mapping[str, Any] | None, max_episode_steps: int) -> dic
 def make_bare(
     env_id: str, env_kwargs: Mapping[str, Any] | None = None, max_episode_steps: int = 0
 ) -> gymnasium.Env[Any, Any]:
-    """One unrendered environment as Gymnasium makes it, unchecked."""
+    """One unrendered environment as Gymnasium makes it, unchecked; Atari's with preprocessing."""
+    if is_atari(env_id):
+        return AtariEnv(spec(env_id), env_kwargs or {}, max_episode_steps)
     return gymnasium.make(spec(env_id).id, **_kwargs(env_kwargs, max_episode_steps))
 
 
@@ -82,7 +85,8 @@ def make_one(
 
 def time_limit(env_id: str, max_episode_steps: int = 0) -> int | None:
     """Env steps after which episodes are truncated; None: never."""
-    return max_episode_steps or spec(env_id).max_episode_steps
+    own = STEPS if is_atari(env_id) else spec(env_id).max_episode_steps
+    return max_episode_steps or own
 
 
 def make_gymnasium(
@@ -182,6 +186,10 @@ def make_training(
         if card.kwargs:
             raise UsageError("--vec envpool takes no --env-kwargs; use --vec auto")
         return _pooled(card.id, num_envs, max_episode_steps)
+    if vec == "ale":
+        if not is_atari(card.id):
+            raise UsageError(f"--vec ale steps ALE/...-v5 alone, not {card.id}; use --vec auto")
+        return AtariLanes(spec(card.id), num_envs, card.kwargs, max_episode_steps)
     if not is_simulated(card, vec):
         return vectorise(make_lane(card, max_episode_steps, infos), num_envs, vec)
     name = card.simulator or card.id
@@ -218,6 +226,9 @@ def make_evaluation(
         masked: whether observations carry the environment's action masks, see ``masking``.
     """
     found = spec(env_id)
+    if is_atari(env_id):
+        whole = {key: x for key, x in (env_kwargs or {}).items() if key != "episodic_life"}
+        return AtariLanes(found, num_envs, whole, max_episode_steps)
     own = str(found.vector_entry_point or "").startswith("gymnasium.envs.classic_control")
     if own and not masked and not env_kwargs and not found.additional_wrappers:
         options = _kwargs(None, max_episode_steps)

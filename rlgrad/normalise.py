@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 
 from rlgrad.estimators.networks import SeedMLP
@@ -72,7 +72,7 @@ class Normaliser(nn.Module):
     @torch.no_grad()
     def update(
         self,
-        x: Float[Tensor, "S T N F"],
+        x: Num[Tensor, "S T N F"],
         valid: Bool[Tensor, "S T N"],
         networks: Iterable[SeedMLP],
     ) -> None:

@@ -19,9 +19,10 @@ class Options:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks and simulators live; auto picks the faster one for the work and says so."""
-    vec: Literal["auto", "sync", "async", "envpool"] = "auto"
-    """What steps the environments: this process, worker processes, or EnvPool, whose episodes
-    differ; auto: a simulator, else it measures sync and async, which give the same bits."""
+    vec: Literal["auto", "sync", "async", "envpool", "ale"] = "auto"
+    """What steps the environments: this process, worker processes, EnvPool or Atari's own class,
+    whose episodes differ; auto: a simulator, Atari's class for Atari, else it measures sync and
+    async, which give the same bits."""
     capture: Literal["auto", "on", "off"] = "auto"
     """Replay each iteration as one CUDA graph: auto does so on a GPU wherever it can, and says why
     where it cannot; on refuses then."""

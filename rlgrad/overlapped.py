@@ -51,7 +51,9 @@ class Half:
         """``[n]`` numbers of the lanes."""
         self.on_gpu = store.gumbel.is_cuda
         # The host's ends of the copies stay where they are, and a GPU may write to them by itself.
-        self.seen = torch.empty(S, N, lanes.width, pin_memory=self.on_gpu)
+        self.seen = torch.empty(
+            S, N, lanes.width, dtype=getattr(torch, lanes.dtype), pin_memory=self.on_gpu
+        )
         self.chosen = torch.empty(S, N, D, dtype=torch.int64, pin_memory=self.on_gpu)
         self.ready = torch.cuda.Event() if self.on_gpu else None
         self.time, self.stepping = 0, False
@@ -115,7 +117,7 @@ def collect_in_halves(
     """
     N, observation = gumbel.shape[2], observation.copy()
     alive = None if alive is None else alive.copy()
-    store = Store(np, gumbel, lanes.width)
+    store = Store(np, gumbel, lanes.width, lanes.dtype)
     first, second = (
         Half(lanes, policy, store, part, observation, alive)
         for part in (slice(0, N // 2), slice(N // 2, N))

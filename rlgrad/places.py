@@ -100,5 +100,5 @@ def _replayed(
     wanted = list(map(Place, root, episode, actions, total, seen))
     lanes.env.set_attr("place_to_take", wanted)  # type: ignore[attr-defined]
     observations, same = zip(*lanes.env.call("take_place"), strict=True)  # type: ignore[attr-defined]
-    x = np.stack([np.asarray(each).astype(np.float32).reshape(-1) for each in observations])
+    x = np.stack([np.asarray(each).astype(lanes.dtype).reshape(-1) for each in observations])
     return x, np.array(same)

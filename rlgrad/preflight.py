@@ -14,6 +14,7 @@ from torch import Tensor
 from rlgrad.config import ESTIMATOR_OPTIONS, OPTION_NAMES, Config
 from rlgrad.errors import UsageError
 from rlgrad.estimators import Traits, options
+from rlgrad.estimators.convolution import Image, layers_of
 from rlgrad.reading import installed_memory
 
 
@@ -70,12 +71,21 @@ def choose_device(wanted: str, work: Work | None) -> tuple[torch.device, str]:
     return torch.device(name), why if work.simulated else f"{why}, beside stepping"
 
 
-def weights(config: Config, features: int, outputs: int) -> int:
-    """Of a network of the config's width between so many numbers."""
-    return sum(a * b for a, b in pairwise([features, *config.hidden, outputs]))
+def weights(config: Config, features: int, outputs: int, image: Image | None = None) -> int:
+    """Of a network of the config's width between so many numbers, or of convolutions."""
+    widths = pairwise([features, *config.hidden, outputs])
+    shapes = widths if image is None else layers_of(image, outputs)[0]
+    return sum(a * b for a, b in shapes)
 
 
-def check_memory(config: Config, features: int, actions: int, lanes: int, steps: int) -> None:
+def check_memory(
+    config: Config,
+    features: int,
+    actions: int,
+    lanes: int,
+    steps: int,
+    image: Image | None = None,
+) -> None:
     """Refuse what cannot fit this machine's memory, before it is allocated.
 
     Args:
@@ -84,13 +94,18 @@ def check_memory(config: Config, features: int, actions: int, lanes: int, steps:
         actions: A.
         lanes: L, all seeds together.
         steps: T of a rollout.
+        image: what the features are an image of; None: of nothing.
 
     Raises:
         UsageError: with the size that was asked for.
     """
-    widths = [features, *config.hidden, actions]
-    parameters = weights(config, features, actions) * lanes // config.num_envs
-    rows = lanes * steps * (2 * features + 3 * actions + 2 * sum(widths))
+    shapes = list(pairwise([features, *config.hidden, actions]))
+    between = features + sum(out for _, out in shapes)
+    if image is not None:
+        shapes, between = layers_of(image, actions)
+        features = -(-features // 4)  # a byte each
+    parameters = sum(a * b for a, b in shapes) * lanes // config.num_envs
+    rows = lanes * steps * (2 * features + 3 * actions + 2 * between)
     needed = 4 * (15 * parameters + rows)  # value, gradient, two moments, kept copy; 3 networks
     installed = installed_memory()
     if needed > installed:
@@ -100,13 +115,22 @@ def check_memory(config: Config, features: int, actions: int, lanes: int, steps:
         )
 
 
-def observation_factors(space: Any, config: Config) -> list[float] | None:
+def observation_factors(space: Any, config: Config, is_image: bool = False) -> list[float] | None:
     """Factors on the flattened observation: the card's, 1 / bound for integers; None: normalise.
 
+    Convolutions see an image as it is: None too.
+
     Raises:
-        UsageError: where the card has factors for another number of features.
+        UsageError: where the card has factors for another number of features, or for an image.
     """
     features, scale = int(np.prod(space.shape)), config.observation_scale
+    if is_image:
+        if scale or config.normalize_observations == "on":
+            raise UsageError(
+                "observation_scale and normalize_observations are for perceptrons, and "
+                "convolutions scale pixels themselves: leave them out, or say --network mlp"
+            )
+        return None
     if config.normalize_observations == "on":
         return None
     if scale:

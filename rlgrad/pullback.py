@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
+from rlgrad.estimators.convolution import SeedConv
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.estimators.passes import BLOCK
 from rlgrad.estimators.statistics import live_rows
@@ -13,7 +14,7 @@ from rlgrad.estimators.statistics import live_rows
 STEPS = 64  # of a lane that are evaluated together
 
 
-def _groups(policy: SeedMLP, x: Tensor, lanes: bool) -> tuple[Tensor, Tensor]:
+def _groups(policy: SeedMLP | SeedConv, x: Tensor, lanes: bool) -> tuple[Tensor, Tensor]:
     """(parameters ``[G, P]``, inputs ``[G, rows, F]``) with G = S or S x N groups."""
     flat = policy.flat.detach()
     if not lanes:
@@ -31,8 +32,8 @@ def _by_lane(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def parameter_gradients(
-    policy: SeedMLP,
-    x: Float[Tensor, "S T N F"],
+    policy: SeedMLP | SeedConv,
+    x: Num[Tensor, "S T N F"],
     u: Float[Tensor, "S T N D A"],
     *,
     lanes: bool,
@@ -55,8 +56,8 @@ def parameter_gradients(
 @torch.no_grad()
 def direction(
     objective: str,
-    policy: SeedMLP,
-    x: Float[Tensor, "S T N F"],
+    policy: SeedMLP | SeedConv,
+    x: Num[Tensor, "S T N F"],
     u: Float[Tensor, "S T N D A"],
 ) -> Float[Tensor, "S T N D A"]:
     """J v, along which a control variate's loss is the squared norm of the parameter gradient v.

@@ -19,7 +19,8 @@ class Rollout(NamedTuple):
     """T steps of N lanes of S seeds; rows that are no transitions are marked, not removed."""
 
     observation: Tensor
-    """``[S, T, N, F]`` float32; where actions are masked ``[S, T, N, F + D x A]``, 1: allowed."""
+    """``[S, T, N, F]`` float32, or uint8, see ``Lanes.dtype``; where actions are masked
+    ``[S, T, N, F + D x A]``, 1: allowed."""
     last: Tensor
     """``[S, N, F]``, the observation after the last step."""
     final: Tensor | None
@@ -49,15 +50,16 @@ class Store:
         xp: numpy or torch.
         gumbel: ``[S, T, N, D, A]``, the noise that draws the actions.
         F: features.
+        kind: of observations, see ``Lanes.dtype``.
     """
 
-    def __init__(self, xp: Any, gumbel: Float[Tensor, "S T N D A"], F: int) -> None:
+    def __init__(self, xp: Any, gumbel: Float[Tensor, "S T N D A"], F: int, kind: str) -> None:
         S, T, N, D, _ = gumbel.shape
         self.xp, self.gumbel = xp, gumbel
         where = {"device": gumbel.device} if xp is torch else {}
         shape = T, S * N  # time first, so that a step is written in one piece
-        self.observation = xp.zeros((*shape, F), dtype=xp.float32, **where)
-        self.final = xp.zeros((*shape, F), dtype=xp.float32, **where)
+        self.observation = xp.zeros((*shape, F), dtype=getattr(xp, kind), **where)
+        self.final = xp.zeros((*shape, F), dtype=getattr(xp, kind), **where)
         self.action = xp.zeros((*shape, D), dtype=xp.int64, **where)
         self.reward = xp.zeros(shape, dtype=xp.float32, **where)
         self.terminated, self.truncated, self.valid = xp.zeros((3, *shape), dtype=xp.bool, **where)
@@ -122,7 +124,7 @@ def collect(
     xp, L = lanes.xp, S * N
     where = {"device": gumbel.device} if xp is torch else {}
     noise = (gumbel if xp is torch else gumbel.cpu().numpy()).swapaxes(0, 1)
-    store = Store(xp, gumbel, lanes.width)
+    store = Store(xp, gumbel, lanes.width, lanes.dtype)
     everything = xp.ones(L, dtype=xp.bool, **where)
     for t in range(T):
         choice = policy(observation.reshape(S, N, -1)) + noise[t]

@@ -24,7 +24,7 @@ class Place(NamedTuple):
     """``[steps, factors]`` of the present episode, as the environment took them."""
     total: float
     """Undiscounted return of the present episode so far."""
-    observation: NDArray[np.float32] | tuple[()] = ()
+    observation: NDArray[Any] | tuple[()] = ()
     """``[features]``, the last as agents see it; a lane itself does not keep it."""
 
 

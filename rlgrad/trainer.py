@@ -18,6 +18,7 @@ from rlgrad.clock import Clock, Seconds
 from rlgrad.engine import Outcome, Watch, listed
 from rlgrad.errors import UsageError
 from rlgrad.faults import why_failed
+from rlgrad.images import image_of
 from rlgrad.info_notes import Counted
 from rlgrad.infos import Taken, merged, parse_wanted
 from rlgrad.lanes import Lanes
@@ -51,8 +52,10 @@ class Trainer:
         self.clock = Clock(beside=self.lanes.cpu_seconds)
         self.streams = Streams(self.seeds, self.device)
         S, N = len(self.seeds), self.config.num_envs
-        scale = observation_factors(self.lanes.space, self.config)
-        self.scale = scale
+        self.image = image_of(self.lanes.space, self.config.network)
+        self.scale = scale = observation_factors(
+            self.lanes.space, self.config, self.image is not None
+        )
         self.learner = Learner(
             self.config,
             self.lanes.features,
@@ -61,6 +64,7 @@ class Trainer:
             scale,
             self.device,
             self.masked,
+            self.image,
         )
         self.episodes = Episodes(S, N)
         self.outcomes = [Outcome(seed) for seed in self.seeds]
@@ -85,12 +89,15 @@ class Trainer:
         outputs, wanted = Actions(one.action_space).outputs, c.action_masks
         self.masked, self.why_masked = choose_masks(card, one, self.options.vec, wanted)
         card = dataclasses.replace(card, masked=self.masked)
+        image = image_of(one.observation_space, c.network)
         sizes = flatdim(one.observation_space) + self.masked * outputs, outputs
-        check_memory(c, *sizes, lanes, self.length)
+        check_memory(c, *sizes, lanes, self.length, image)
         one.close()
         simulated = is_simulated(card, self.options.vec)
         iterations = -(-c.total_timesteps // (c.num_envs * self.length))
-        work = Work(iterations, self.length, lanes, weights(c, *sizes), simulated, self.whole)
+        work = Work(
+            iterations, self.length, lanes, weights(c, *sizes, image), simulated, self.whole
+        )
         self.device, why = choose_device(self.options.device, work)
         self.where = f"{self.device} ({why})"
         self.vec, self.why_vec = choose_vec(card, lanes, c.max_episode_steps, self.options.vec)
@@ -246,6 +253,7 @@ class Trainer:
             "features": self.lanes.features,
             "actions": list(self.lanes.actions.sizes),
             "observation_scale": self.scale,
+            "image": None if self.image is None else list(self.image),
             "outcomes": [outcome.plain() for outcome in self.outcomes],
             "seconds": list(self.clock.read()),
             "device": self.device.type,

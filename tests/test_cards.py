@@ -21,7 +21,8 @@ from rlgrad.errors import UsageError
 from rlgrad.options import Options, parse_seeds
 from rlgrad.simulators import SIMULATORS
 
-ENVS = sorted(card_files.find("envs"))
+FAMILIES = {"ALE": "ALE/Pong-v5", "MinAtar": "MinAtar/Breakout-v1"}  # of namespaces: a member
+ENVS = sorted(card_files.find("envs").keys() - FAMILIES.keys())
 # No deadline: the machine may be busy. Derandomised: the same examples in every run.
 steady = settings(
     deadline=None,
@@ -272,6 +273,23 @@ def test_shipped_environment_cards(name):
     assert card.id in gymnasium.registry
     assert card.simulator in {"", *SIMULATORS}
     assert card.solved_at is not None
+
+
+@pytest.mark.parametrize(("name", "member"), FAMILIES.items())
+def test_a_namespace_has_a_card_for_all_its_environments(name, member, place):
+    shared = card_files.read_env(card_files.find("envs")[name])
+    assert card_files.safe_name(shared.id) == name
+    card = card_files.env_card(member)
+    assert (card.id, card.config) == (member, shared.config)
+    assert cards.resolve(member).config.num_steps == shared.config["num_steps"]
+    own = f'id = "{member}"\nsummary = "its own"\n'
+    place(f"envs/{card_files.safe_name(member)}.toml", own)
+    assert card_files.env_card(member).summary == "its own"
+    agent = AGENT + f'[config]\n[environments."{name}"]\nnum_steps = 3\n'
+    place("agents/mine.toml", agent)
+    assert cards.resolve(member, "mine").config.num_steps == 3
+    place("agents/mine.toml", agent + f'[environments."{member}"]\nnum_steps = 4\n')
+    assert cards.resolve(member, "mine").config.num_steps == 4
 
 
 @pytest.mark.parametrize("env", ENVS)

@@ -26,6 +26,7 @@ EXTRAS = {
     "toy-text": (("pygame",), "drawing FrozenLake, Taxi, CliffWalking, Blackjack"),
     "box2d": (("Box2D", "pygame"), "LunarLander"),
     "atari": (("ale_py",), "ALE/..., Atari games"),
+    "minatar": (("minatar",), "MinAtar/..., small Atari games"),
     "envpool": (("envpool",), "--vec envpool"),
     "bench": (("rejax", "gymnax", "jax"), "benchmarks beside rejax and PureJaxRL"),
     "examples": (("sklearn",), "examples with handwritten digits"),

@@ -21,12 +21,14 @@ from rlgrad.errors import UsageError
 from rlgrad.estimators import noise
 from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, one_hot
 from rlgrad.estimators.least_squares import LeastSquares
+from rlgrad.estimators.networks import padded
 from rlgrad.estimators.passes import activate, product
 from rlgrad.estimators.relaxation import Coupling
 from rlgrad.estimators.statistics import seed_rows
 
 Form = Literal["relaxed", "exact-sum"]
 LARGEST = 2048  # columns; the moments are its square, per seed
+PROJECTED = 64  # features that are left of a context with too many
 
 
 class LinearRelax(Estimator):
@@ -35,7 +37,8 @@ class LinearRelax(Estimator):
     Args:
         factors: D.
         categories: A.
-        context: C, features that c sees beside the choice.
+        context: C, features that c sees beside the choice; where their weights would be too many,
+            a fixed random projection of them onto 64.
         seeds: S.
         form: "relaxed": y = softmax(z / temperature), as in RELAX. "exact-sum": its limit at
             temperature 0, y the choice itself, whose expectation is summed instead of sampled.
@@ -49,6 +52,7 @@ class LinearRelax(Estimator):
     traits = Traits(unbiased=True, context=True, one_pass=True, control_variate=True)
     source = "Grathwohl et al. 2018, arXiv:1711.00123, with c fitted by least squares"
     expansion: Tensor
+    projection: Tensor | None
 
     def __init__(
         self,
@@ -74,13 +78,11 @@ class LinearRelax(Estimator):
         if not 0 < temperature < math.inf:
             raise ValueError(f"got temperature {temperature}; expected a number above 0")
         self.form, self.temperature, self.coupling = form, temperature, coupling
-        # Widths are multiples of 4, so that a seed gets the same bits in any company.
-        self.plain, width = 1 + context, width + -width % 4 if context else 0
-        self.padded, logits = self.plain + -self.plain % 4, factors * categories
-        self.state = self.padded + width
-        # Features that q is linear in, with as many zeros as make a multiple of 4 of its weights.
-        self.read = next(n for n in range(self.plain, self.padded + 1) if n * logits % 4 == 0)
-        columns = self.state + self.read * logits
+        logits, width = factors * categories, padded(width) if context else 0
+        self.plain, columns = 1 + context, self._divide(1 + context, width, logits)
+        narrow = columns > LARGEST and context > PROJECTED
+        if narrow:
+            self.plain, columns = 1 + PROJECTED, self._divide(1 + PROJECTED, width, logits)
         if columns > LARGEST:
             raise UsageError(
                 f"relax-linear would fit {columns:,} weights for {factors} x {categories} choices "
@@ -90,14 +92,29 @@ class LinearRelax(Estimator):
         generator = torch.Generator().manual_seed(0)
         random = torch.randn(self.plain, width, generator=generator)
         self.register_buffer("expansion", random, persistent=False)  # the same for every seed
+        mixed = torch.randn(context, PROJECTED, generator=generator) / math.sqrt(max(context, 1))
+        self.register_buffer("projection", mixed if narrow else None, persistent=False)
         self.solver = LeastSquares(columns, seeds or 1, decay, ridge)
+
+    def _divide(self, plain: int, width: int, logits: int) -> int:
+        """Set how columns are divided between V and q; returns how many there are."""
+        # Widths are multiples of 4, so that a seed gets the same bits in any company.
+        self.padded = padded(plain)
+        self.state = self.padded + width
+        # Features that q is linear in, with as many zeros as make a multiple of 4 of its weights.
+        self.read = next(n for n in range(plain, self.padded + 1) if n * logits % 4 == 0)
+        return self.state + self.read * logits
 
     def _features(self, context: Tensor | None, like: Tensor) -> Float[Tensor, "S rows J"]:
         """[1, x, 0 .., tanh(W x + w)] of each seed's rows."""
         rows = seed_rows(like, self.seeds).unsqueeze(-1)
         x = torch.ones_like(rows)
         if self.context and context is not None:
-            x = torch.cat([x, context.reshape(*rows.shape[:2], -1).to(like)], -1)
+            given = context.reshape(*rows.shape[:2], -1).to(like)
+            if self.projection is not None:
+                mixed = self.projection.to(like).expand(len(rows), -1, -1).contiguous()
+                given = torch.bmm(given, mixed)
+            x = torch.cat([x, given], -1)
         weight = self.expansion.to(like).expand(len(rows), -1, -1).contiguous()
         none = x.new_zeros(*x.shape[:2], self.padded - self.plain)
         return torch.cat([x, none, activate(torch.bmm(x, weight), tanh=True)], -1)

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons of S independent learners, evaluated as one.
+"""Networks of S independent learners; multilayer perceptrons are evaluated as one.
 
 All parameters of one learner are one row of a flat ``[S, P]`` tensor: one optimiser step serves
 every layer, a per-seed gradient norm is a norm over the last axis, and a learner is stored or
@@ -23,7 +23,90 @@ from rlgrad.estimators.arrays import in_numpy
 ACTIVATIONS = ("tanh", "relu")
 
 
-class SeedMLP(nn.Module):
+def padded(width: int) -> int:
+    """The next multiple of 4 units, see ``docs/decisions.md``."""
+    return width + -width % 4
+
+
+class Stack(nn.Module):
+    """Layers of S learners, each an affine map, as rows of one flat tensor ``[S, P]``.
+
+    Args:
+        used: (fan-in, units) of each layer.
+        shapes: the same with padding, as they are stored.
+        seeds: S.
+        head_gain: scale of the initial last layer; 0 starts the network at zero.
+        gain: scale of the initial layers before.
+    """
+
+    def __init__(
+        self,
+        used: Sequence[tuple[int, int]],
+        shapes: Sequence[tuple[int, int]],
+        seeds: int,
+        head_gain: float,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.used, self.shapes = list(used), list(shapes)
+        self.head_gain, self.gain = head_gain, gain
+        self.outputs = self.used[-1][1]
+        self.sizes = [size for fan_in, out in self.shapes for size in (out, fan_in * out)]
+        self.sizes.append(-sum(self.sizes) % 64)
+        self.flat = nn.Parameter(torch.zeros(seeds, sum(self.sizes)))
+        self.initialise(torch.rand(seeds, self.flat.shape[1]))
+
+    def layers(self, flat: Float[Tensor, "S P"]) -> list[tuple[Tensor, Tensor]]:
+        """(bias ``[S, 1, out]``, weight ``[S, in, out]``) of each layer, as views of ``flat``."""
+        parts = flat.split(self.sizes, dim=1)
+        return [
+            (parts[2 * i].unsqueeze(1), parts[2 * i + 1].unflatten(1, shape))
+            for i, shape in enumerate(self.shapes)
+        ]
+
+    @torch.no_grad()
+    def initialise(self, uniform: Float[Tensor, "S P"]) -> None:
+        """Set zero biases and LeCun-uniform weights from numbers in (0, 1)."""
+        self.flat.zero_()
+        noise = self.layers(uniform.to(self.flat))
+        for i, (fan_in, out) in enumerate(self.used):
+            random, weight = (layers[i][1][:, :fan_in, :out] for layers in (noise, self._frozen))
+            gain = self.head_gain if i == len(self.used) - 1 else self.gain
+            weight.copy_((2 * random - 1) * (gain * math.sqrt(3 / max(fan_in, 1))))
+
+    @property
+    def _frozen(self) -> passes.Layers:
+        """Views of the parameters as they are, kept while they stay where they are."""
+        kept: tuple[int, passes.Layers] | None = self.__dict__.get("_views")
+        flat = self.flat.detach()
+        if kept is None or kept[0] != flat.data_ptr():
+            kept = self.__dict__["_views"] = flat.data_ptr(), self.layers(flat)
+        return kept[1]
+
+    def __getstate__(self) -> dict[str, object]:
+        # A copy makes views of its own parameters.
+        return {name: value for name, value in self.__dict__.items() if name != "_views"}
+
+    def _grouped(self, x: Tensor, seeds: int) -> Tensor:
+        """Inputs ``[S, ..., inputs]`` as ``[S, rows, inputs]``."""
+        if seeds > 1 and (x.ndim == 1 or x.shape[0] != seeds):
+            raise ValueError(
+                f"got input of shape {list(x.shape)} for {seeds} seeds; "
+                f"the first axis must be the seed, of length {seeds}"
+            )
+        if x.ndim == 3 and x.shape[0] == seeds:
+            return x
+        rows = math.prod(x.shape[:-1]) // seeds  # explicit: -1 is ambiguous without inputs
+        return x.reshape(seeds, rows, x.shape[-1])
+
+    @torch.no_grad()
+    def rescale(self, factor: Float[Tensor, "S 1"]) -> None:
+        """Multiply the outputs."""
+        for part in self._frozen[-1]:
+            part.mul_(factor.unsqueeze(-1))
+
+
+class SeedMLP(Stack):
     """S perceptrons ``inputs -> hidden -> outputs`` with weights ``[S, in, out]``.
 
     Args:
@@ -45,61 +128,16 @@ class SeedMLP(nn.Module):
         activation: str = "tanh",
         head_gain: float = 1.0,
     ) -> None:
-        super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
-        self.outputs, self.tanh, self.head_gain = outputs, activation == "tanh", head_gain
-        self.used = list(pairwise([inputs, *hidden, outputs]))
-        widths = [inputs, *(width + -width % 4 for width in (*hidden, outputs))]
-        self.shapes = list(pairwise(widths))
-        self.sizes = [size for fan_in, out in self.shapes for size in (out, fan_in * out)]
-        self.sizes.append(-sum(self.sizes) % 64)
-        self.flat = nn.Parameter(torch.zeros(seeds, sum(self.sizes)))
-        self.initialise(torch.rand(seeds, self.flat.shape[1]))
-
-    def layers(self, flat: Float[Tensor, "S P"]) -> list[tuple[Tensor, Tensor]]:
-        """(bias ``[S, 1, out]``, weight ``[S, in, out]``) of each layer, as views of ``flat``."""
-        parts = flat.split(self.sizes, dim=1)
-        return [
-            (parts[2 * i].unsqueeze(1), parts[2 * i + 1].unflatten(1, shape))
-            for i, shape in enumerate(self.shapes)
-        ]
-
-    @torch.no_grad()
-    def initialise(self, uniform: Float[Tensor, "S P"]) -> None:
-        """Set zero biases and LeCun-uniform weights from numbers in (0, 1)."""
-        self.flat.zero_()
-        noise = self.layers(uniform.to(self.flat))
-        for i, (fan_in, out) in enumerate(self.used):
-            random, weight = (layers[i][1][:, :fan_in, :out] for layers in (noise, self._frozen))
-            gain = self.head_gain if i == len(self.used) - 1 else 1.0
-            weight.copy_((2 * random - 1) * (gain * math.sqrt(3 / max(fan_in, 1))))
-
-    @property
-    def _frozen(self) -> passes.Layers:
-        """Views of the parameters as they are, kept while they stay where they are."""
-        kept: tuple[int, passes.Layers] | None = self.__dict__.get("_views")
-        flat = self.flat.detach()
-        if kept is None or kept[0] != flat.data_ptr():
-            kept = self.__dict__["_views"] = flat.data_ptr(), self.layers(flat)
-        return kept[1]
-
-    def __getstate__(self) -> dict[str, object]:
-        # A copy makes views of its own parameters.
-        return {name: value for name, value in self.__dict__.items() if name != "_views"}
+        widths = [inputs, *(padded(width) for width in (*hidden, outputs))]
+        super().__init__(
+            list(pairwise([inputs, *hidden, outputs])), list(pairwise(widths)), seeds, head_gain
+        )
+        self.tanh = activation == "tanh"
 
     def _rows(self, x: Tensor, seeds: int) -> Tensor:
-        if seeds > 1 and (x.ndim == 1 or x.shape[0] != seeds):
-            raise ValueError(
-                f"got input of shape {list(x.shape)} for {seeds} seeds; "
-                f"the first axis must be the seed, of length {seeds}"
-            )
-        if x.dtype != self.flat.dtype:
-            x = x.to(self.flat.dtype)
-        if x.ndim == 3 and x.shape[0] == seeds:
-            return x
-        rows = math.prod(x.shape[:-1]) // seeds  # explicit: -1 is ambiguous without inputs
-        return x.reshape(seeds, rows, x.shape[-1])
+        return self._grouped(x if x.dtype == self.flat.dtype else x.to(self.flat.dtype), seeds)
 
     def _columns(self, y: Tensor, x: Tensor) -> Tensor:
         """Outputs ``[S, rows, padded]`` in the batch shape and dtype of the input x."""
@@ -175,9 +213,3 @@ class SeedMLP(nn.Module):
         # Summed over a trailing axis: the same bits for a seed in any company.
         bias.add_((first * shift.unsqueeze(-1)).transpose(1, 2).contiguous().sum(-1).unsqueeze(1))
         first.mul_(factor.unsqueeze(-1))
-
-    @torch.no_grad()
-    def rescale(self, factor: Float[Tensor, "S 1"]) -> None:
-        """Multiply the outputs."""
-        for part in self._frozen[-1]:
-            part.mul_(factor.unsqueeze(-1))

@@ -66,7 +66,11 @@ class Export(Chosen):
         env = make_one(run.env_id, run.env_kwargs, run.config.max_episode_steps)
         try:
             about, actor = self._about(run, seed, env), learner.actor()
-            assert isinstance(actor, Actor)
+            if not isinstance(actor, Actor):
+                raise UsageError(
+                    f"{run.path} has a convolutional policy, and only perceptrons are exported; "
+                    "rlgrad.load(...).predict acts from Python"
+                )
             discrete = isinstance(env.action_space, Discrete)
             space, masked = env.observation_space, learner.masked
             data = model_of(actor, space, discrete, about, masked).SerializeToString()

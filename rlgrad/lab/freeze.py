@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from gymnasium.spaces import Space
 from gymnasium.spaces.utils import flatdim, flatten_space
 
 from rlgrad import card_files, cards, store
@@ -20,6 +21,7 @@ from rlgrad.config import ESTIMATOR_OPTIONS, FIELDS, Config, check
 from rlgrad.critics import Critic
 from rlgrad.errors import UsageError
 from rlgrad.finding import import_module
+from rlgrad.images import image_of
 from rlgrad.learner import Learner
 from rlgrad.loading import load_stored, require_modules
 from rlgrad.make import make_one, time_limit
@@ -90,6 +92,15 @@ def _plain(config: Config) -> Config:
     return dataclasses.replace(config, estimator="reinforce", action_critic=False, **unset)
 
 
+def _refuse_images(env_id: str, space: Space[Any], config: Config) -> None:
+    """The lab gives estimators the observations themselves, as perceptrons see them."""
+    if image_of(space, config.network) is not None:
+        raise UsageError(
+            f"{env_id} shows images, and variance is measured for perceptrons only: take an "
+            "environment of numbers, or an agent that was trained with --network mlp"
+        )
+
+
 def fresh(
     env_id: str,
     agent: str | None = None,
@@ -123,6 +134,7 @@ def fresh(
     space, actions = flatten_space(one.observation_space), Actions(one.action_space)
     one.close()
     scale = observation_factors(space, config)
+    _refuse_images(env_id, one.observation_space, config)
     learner = Learner(_plain(config), flatdim(space), actions.sizes, [seed], scale, masked=masked)
     card = dataclasses.replace(resolved.env, masked=masked)
     notes = (*resolved.notes, why) if why else resolved.notes
@@ -162,6 +174,9 @@ def stored(
     config = dataclasses.replace(run.config, **chosen_signal(signal))
     learner, seed, step, path = load_stored(run, seed, checkpoint)
     assert isinstance(learner, Learner)
+    one = make_one(run.env_id, run.env_kwargs, config.max_episode_steps)
+    _refuse_images(run.env_id, one.observation_space, config)
+    one.close()
     has_critic = learner.critic is not None
     if critic == "own" and not has_critic:
         raise UsageError(f"--critic own, but {run.path} has no critic; leave it out")

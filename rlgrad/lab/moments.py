@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlgrad.estimators.networks import SeedMLP
+from rlgrad.estimators.networks import Stack
 
 Floats = NDArray[np.float64]
 UNITS = 512  # independent units at most; further lanes share one
@@ -26,7 +26,7 @@ LARGEST = 1e6  # of a t statistic: a smaller spread around its mean is float32's
 LUCK = 1e-6  # chance, per row, that a bias is found where there is none
 
 
-def layer_slices(network: SeedMLP) -> list[slice]:
+def layer_slices(network: Stack) -> list[slice]:
     """Where bias and weight of each layer stand in a row of parameters."""
     edges = np.cumsum([0, *network.sizes[:-1]])[::2]
     return [slice(int(a), int(b)) for a, b in pairwise(edges)]
@@ -46,7 +46,7 @@ class Gatherer:
         batch: estimates of one update.
     """
 
-    def __init__(self, count: int, network: SeedMLP, batch: int) -> None:
+    def __init__(self, count: int, network: Stack, batch: int) -> None:
         self.slices, self.batch = layer_slices(network), batch
         self.directions = torch.zeros(network.flat.shape[1], dtype=torch.float64)
         """Sum over batches of their gradient at length 1: its product with a unit vector is the

@@ -30,6 +30,7 @@ from rlgrad.bootstrap import Interval
 from rlgrad.card_files import EnvCard
 from rlgrad.config import Config
 from rlgrad.errors import UsageError
+from rlgrad.estimators.convolution import SeedConv
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.lab.branches import Visits, branch, restorable, visit
 from rlgrad.lab.parts import Parts, mean_logit_gradient, parts_of
@@ -130,7 +131,7 @@ def _in_states(
 
 
 def _jacobian(
-    network: SeedMLP, seen: Float[Tensor, "1 n F"], shape: tuple[int, int], at: At
+    network: SeedMLP | SeedConv, seen: Float[Tensor, "1 n F"], shape: tuple[int, int], at: At
 ) -> Float[Tensor, "n B P"]:
     """Slopes of each logit in each state, by one reverse pass per logit; the identity at logits."""
     n, (D, A) = seen.shape[1], shape

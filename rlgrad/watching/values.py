@@ -11,6 +11,7 @@ from numpy import ndarray
 
 from rlgrad.agent import Policy
 from rlgrad.estimators.learned import Learned
+from rlgrad.images import context_of
 from rlgrad.learner import Learner
 
 Value = Callable[[Any], float]
@@ -43,12 +44,13 @@ def _of_learner(learner: Learner) -> Value | None:
 
     @torch.no_grad()
     def value(x: Float[ndarray, " F"]) -> float:
-        seen = learner.see(torch.as_tensor(x).view(1, 1, -1))
+        seen = learner.see(torch.as_tensor(x).view(1, 1, 1, -1))
         if learner.critic is not None:
             v = learner.critic(seen)
         else:
             assert isinstance(estimator, Learned)
-            v = estimator.predict(seen, seen[..., 0])
+            context = context_of(learner.policy, seen, learner.policy.blocks(seen))
+            v = estimator.predict(context, seen[..., 0])
         return float(v * learner.value_scale)
 
     return value
