@@ -1,14 +1,14 @@
 """The RELAX paper's CartPole result, faithful and with the exact sampler, the family beside it.
 
-    python benchmarks/reproduce_relax.py                  # about 15 minutes of one core
+    python benchmarks/reproduce_relax.py                  # about ten minutes of one core
     python benchmarks/reproduce_relax.py --plot-only      # table and picture of the recorded run
 
 One episode an update, Monte-Carlo returns, two hidden layers of 10 ReLU units, gamma .99, entropy
 .01, Adam with beta2 .99999; solved when 100 episodes in a row average 195 of 200. Step sizes come
 from the paper's grid, on 5 seeds from 1000 on, fewest mean episodes to solve: that of the policy
 and that of what is trained beside it each for the arms that are shown in the picture, one for both
-for the rest of the family. Reported are seeds 0-19 at the chosen step sizes. A seed that is not
-solved counts with the episodes that it had. Intervals are 95 % bootstrap intervals over seeds. At
+for the rest of the family. Reported are seeds 0-19 at the chosen step sizes, and the shown arms at
+``EQUAL`` ones too. A seed that is not solved counts with the episodes that it had. Intervals are 95 % bootstrap intervals over seeds. At
 some episodes the variance of the gradient is measured (relax_variance.py). Arms may be run one
 after another, or side by side into files of their own (--arms, --json): what is recorded of other
 arms stays, and --merge takes it over. Writes benchmarks/results/reproduce_relax.json and
@@ -131,6 +131,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     study = trained("reported seeds", rates, seeds, arguments.episodes, measures)
     rows = [row_of(study, name, rates[name][0], arguments.episodes) for name in names]
     results |= {"search_seeds": arguments.search_seeds, "search": found}
+    results |= {"search_episodes": arguments.search_episodes}
     return results | {"arms": rows, "variance": measures.rows, **equal(arguments)}
 
 
