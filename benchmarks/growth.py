@@ -37,7 +37,7 @@ import rlgrad
 from rlgrad import diagnostics
 from rlgrad.allocator import keep_freed_memory
 from rlgrad.cards import resolve
-from rlgrad.drawing import COLOURS, blank, png, styled
+from rlgrad.drawing import COLOURS, blank, png, short, styled
 from rlgrad.options import Options
 from rlgrad.session import Session
 from rlgrad.simulators.probes import DialProbe
@@ -132,7 +132,7 @@ def told(agent: str, axis: str, rows: list[dict[str, float]]) -> None:
 def drawn(found: dict[str, dict[str, list[dict[str, float]]]]) -> bytes:
     """Small multiples: time above, memory below, a column per axis; the guide has slope 1."""
     with styled():
-        figure, panels = blank(4.6, len(AXES), 2)
+        figure, panels = blank(4.6, len(AXES), 2, sharey="row")
         figure.set_size_inches(12.5, 4.6)
         for column, (axis, (title, points)) in enumerate(AXES.items()):
             for row, key in enumerate(("ms", "mib")):
@@ -146,9 +146,10 @@ def drawn(found: dict[str, dict[str, list[dict[str, float]]]]) -> bytes:
                 panel.set(xscale="log", yscale="log", xticks=points[:: len(points) - 1])
                 panel.set_xticklabels([f"{x:,}" for x in points[:: len(points) - 1]])
                 panel.minorticks_off()
-                low = min(each[key] for agent in found.values() for each in agent[axis])
-                panel.set_ylim(bottom=max(low, 0.3) / 1.6)
+                panel.yaxis.set_major_formatter(lambda y, _: short(y))
             panels[0][column].set_title(title)
+        for (left, *_), least in zip(panels, (5, 20), strict=True):
+            left.set_ylim(bottom=least)
         panels[0][0].set_ylabel("CPU-ms of an iteration")
         panels[1][0].set_ylabel("peak MiB")
         panels[0][0].legend(fontsize=8, frameon=False)
