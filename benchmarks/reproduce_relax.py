@@ -8,11 +8,11 @@ One episode an update, Monte-Carlo returns, two hidden layers of 10 ReLU units, 
 from the paper's grid, on 5 seeds from 1000 on, fewest mean episodes to solve: that of the policy
 and that of what is trained beside it each for the arms that are shown in the picture, one for both
 for the rest of the family. Reported are seeds 0-19 at the chosen step sizes, and the shown arms at
-``EQUAL`` ones too. A seed that is not solved counts with the episodes that it had. Intervals are 95 % bootstrap intervals over seeds. At
-some episodes the variance of the gradient is measured (relax_variance.py). Arms may be run one
-after another, or side by side into files of their own (--arms, --json): what is recorded of other
-arms stays, and --merge takes it over. Writes benchmarks/results/reproduce_relax.json and
-docs/images/reproduce_relax.png.
+``EQUAL`` ones too. A seed that is not solved counts with the episodes that it had. Intervals are
+95 % bootstrap intervals over seeds. At some episodes the variance of the gradient is measured
+(relax_variance.py). Arms may be run one after another, or side by side into files of their own
+(--arms, --json): what is recorded of other arms stays, and --merge takes it over. Writes
+benchmarks/results/reproduce_relax.json and docs/images/reproduce_relax.png.
 """
 
 from __future__ import annotations
