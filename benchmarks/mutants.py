@@ -6,7 +6,7 @@
     python benchmarks/mutants.py --files rlgrad/returns.py rlgrad/estimators/exact.py
     python benchmarks/mutants.py --print-only       # the recorded figures
 
-The faults (mutants) are mutmut's: another operator, number, argument, constant or condition in a
+Faults (mutants) are mutmut's: another operator, number, argument, constant or condition in a
 function's body. Judges are the tests in ``[tool.mutmut]`` of pyproject.toml: those of the two parts
 that compare numbers with numbers, not means of samples with expectations. A mutant gets those that
 reach its function, quickest first, up to a fifth of all their time, and counts as killed if one of
