@@ -3,9 +3,10 @@
     pip install -e '.[dev,mutants]'
     python benchmarks/mutants.py                    # all of returns.py, 200 of the estimators
     python benchmarks/mutants.py --work /tmp/mutants --sample 400    # goes on where it was stopped
+    python benchmarks/mutants.py --files rlgrad/returns.py rlgrad/estimators/exact.py
     python benchmarks/mutants.py --print-only       # the recorded figures
 
-The faults (mutants) are mutmut's: another operator, number, argument, constant or condition in a
+Faults (mutants) are mutmut's: another operator, number, argument, constant or condition in a
 function's body. Judges are the tests in ``[tool.mutmut]`` of pyproject.toml: those of the two parts
 that compare numbers with numbers, not means of samples with expectations. A mutant gets those that
 reach its function, quickest first, up to a fifth of all their time, and counts as killed if one of
@@ -30,9 +31,11 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+RETURNS, ESTIMATORS = Path("rlgrad/returns.py"), Path("rlgrad/estimators")
 SEED = 20_261_121
 SHARE = 0.2
 """Of the time of all judges, what one mutant may take."""
+MUTMUT = str(Path(sys.executable).with_name("mutmut"))
 KILLED = ("killed", "timeout", "segfault")
 
 
@@ -60,18 +63,17 @@ def copy(work: Path) -> None:
         (work / name).write_bytes((ROOT / name).read_bytes())
 
 
-def all_mutants(work: Path) -> dict[str, list[str]]:
+def all_mutants(work: Path, files: list[Path]) -> dict[str, list[str]]:
     """Names of all mutants of each part, in the order of files and lines."""
     os.chdir(work)
     from mutmut.mutation.file_mutation import mutate_file_contents
     from mutmut.utils.format_utils import get_mutant_name
 
-    parts: dict[str, list[str]] = {"returns.py": [], "estimators/": []}
-    estimators = sorted(Path("rlgrad/estimators").glob("*.py"))
-    for path in (Path("rlgrad/returns.py"), *estimators):
+    parts: dict[str, list[str]] = {}
+    for path in files or [RETURNS, *sorted(ESTIMATORS.glob("*.py"))]:
         names = mutate_file_contents(str(path), path.read_text("utf-8")).mutant_names
-        part = "returns.py" if path.parent.name == "rlgrad" else "estimators/"
-        parts[part] += [get_mutant_name(path, name) for name in names]
+        part = ESTIMATORS if not files and path.parent == ESTIMATORS else path
+        parts.setdefault(str(part), []).extend(get_mutant_name(path, name) for name in names)
     return parts
 
 
@@ -87,16 +89,16 @@ def outcomes(work: Path) -> dict[str, str]:
 
 def try_out(names: list[str], work: Path, jobs: int) -> None:
     """Let mutmut judge these."""
-    paths = [str(work / "mutants"), str(HERE), os.environ.get("PYTHONPATH", "")]
-    given = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTEST_ADDOPTS": "-p mutants"}
-    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(jobs), *names]
+    given = {"PYTHONPATH": str(HERE), "PYTEST_ADDOPTS": "-p mutants"}
+    command = [MUTMUT, "run", "--max-children", str(jobs), *names]
     subprocess.run(command, cwd=work, env={**os.environ, **given}, check=True)
 
 
 def difference(name: str, work: Path) -> list[str]:
     """The lines that a mutant takes away and puts in."""
-    command = [sys.executable, "-m", "mutmut", "show", name]
-    shown = subprocess.run(command, cwd=work, capture_output=True, check=True, text=True).stdout
+    shown = subprocess.run(
+        [MUTMUT, "show", name], cwd=work, capture_output=True, check=True, text=True
+    ).stdout
     body = shown.partition("@@")[2].splitlines()
     return [line[0] + " " + line[1:].strip() for line in body if line[:1] in ("-", "+")]
 
@@ -113,17 +115,18 @@ def interval(killed: int, tried: int, of: int) -> tuple[float, float]:
     return (centre - width) / (1 + z * z / tried), (centre + width) / (1 + z * z / tried)
 
 
-def run(sample: int, work: Path, jobs: int) -> dict[str, Any]:
-    """Try mutants of both parts; the record that is written."""
+def run(given: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Try mutants of all parts; the record that is written."""
     copy(work)
-    parts = all_mutants(work)
+    parts = all_mutants(work, given.files)
     chosen = {name: list(mutants) for name, mutants in parts.items()}
-    random.Random(SEED).shuffle(chosen["estimators/"])
-    del chosen["estimators/"][sample:]
+    if not given.files:
+        random.Random(SEED).shuffle(chosen[str(ESTIMATORS)])
+        del chosen[str(ESTIMATORS)][given.sample :]
     wanted = [name for names in chosen.values() for name in names]
     known = outcomes(work)
     if missing := [name for name in wanted if name not in known]:
-        try_out(missing, work, jobs)
+        try_out(missing, work, given.jobs)
     found = outcomes(work)
     record: dict[str, Any] = {"seed": SEED, "share": SHARE, "parts": {}}
     for part, names in chosen.items():
@@ -152,6 +155,7 @@ def main() -> None:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("--sample", type=int, default=200, help="mutants of the estimators to try")
+    parser.add_argument("--files", type=Path, nargs="+", default=[], help="all mutants of these")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--work", type=Path, help="folder for the copy, kept (default: temporary)")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "mutants.json")
@@ -161,7 +165,7 @@ def main() -> None:
     if not given.print_only:
         with tempfile.TemporaryDirectory() as temporary:
             work = given.work.resolve() if given.work else Path(temporary)
-            record = run(given.sample, work, given.jobs)
+            record = run(given, work)
         path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
     show(json.loads(path.read_text("utf-8")))
 

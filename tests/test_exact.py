@@ -18,7 +18,7 @@ from problems import (
     waves,
 )
 
-from rlgrad.estimators import build, exact_gradient
+from rlgrad.estimators import build, exact, exact_gradient
 
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS.keys())
@@ -102,3 +102,17 @@ def test_too_many_choices_are_refused_before_any_work():
         exact_gradient(torch.zeros(17, 2), never)
     mean, _ = exact_gradient(torch.zeros(2, 4), lambda x: torch.ones(x.shape[:-2]))
     assert float(mean) == pytest.approx(1.0)
+
+
+def test_as_many_choices_as_are_allowed_are_enumerated(monkeypatch):
+    monkeypatch.setattr(exact, "MOST_CHOICES", 8)
+    mean, _ = exact_gradient(torch.zeros(3, 2), lambda x: torch.ones(x.shape[:-2]))
+    assert float(mean) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="at most 8"):
+        exact_gradient(torch.zeros(4, 2), lambda x: torch.ones(x.shape[:-2]))
+
+
+def test_a_factor_of_one_category_is_no_choice():
+    mean, gradient = exact_gradient(torch.zeros(2, 1), lambda x: 3 * torch.ones(x.shape[:-2]))
+    assert float(mean) == 3.0
+    assert not gradient.any()

@@ -119,6 +119,7 @@ def test_the_guard_sees_what_it_is_to_see(guarded, attempt, said):
     assert "the network was asked for" in done.stderr
 
 
+@pytest.mark.slow
 def test_no_command_asks_the_network_for_anything(guarded):
     done, tried = guarded(RUNNER, *COMMANDS)
     assert tried == []
