@@ -6,12 +6,17 @@ faster than torch. Each seed is multiplied by itself, so its bits do not depend 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Num
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from rlgrad.estimators.arrays import in_numpy
+from rlgrad.estimators.convolution import SeedConv
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.normalise import CLIP, Normaliser
 
@@ -90,3 +95,66 @@ class Actor:
         y = self.forward(x)
         logits = y.reshape(*y.shape[:2], *self.shape)
         return logits if self.allowed is None else np.where(self.allowed, logits, -np.inf)
+
+
+class Acting(nn.Module):
+    """How a learner sees observations and acts; what it is made of is set by who derives from it.
+
+    Attributes:
+        policy: network of S seeds.
+        features: F, width of the flattened observation; with masks it is W = F + D x A wide.
+        shape: (D, A).
+        masked: whether observations carry masks.
+        normaliser: of observations; None: ``_scale``, or an image.
+    """
+
+    policy: SeedMLP | SeedConv
+    normaliser: Normaliser | None
+    value_scale: Tensor
+    features: int
+    shape: tuple[int, int]
+    masked: bool
+    _scale: Tensor | None
+    _allowed: Tensor | None
+
+    def see(self, observation: Num[Tensor, "S *batch W"]) -> Num[Tensor, "S *batch F"]:
+        """Observations as the networks see them: scaled or normalised; images as they are.
+
+        Masks, which only the policy's logits read, are left out.
+        """
+        if self.masked:
+            observation = observation[..., : self.features]
+        if self._scale is not None:
+            return observation * self._scale
+        return observation if self.normaliser is None else self.normaliser(observation)
+
+    def _as_logits(self, output: Tensor, observation: Num[Tensor, "S *batch W"]) -> Tensor:
+        """The policy's outputs as ``[S, *batch, D, A]``; -inf where there is no such category."""
+        D, A = self.shape
+        logits = output[..., : D * A].reshape(*observation.shape[:-1], D, A)
+        if self._allowed is not None:
+            logits = logits.where(self._allowed, -torch.inf)
+        if not self.masked or observation.shape[-1] == self.features:
+            return logits
+        allowed = observation[..., self.features :].reshape(logits.shape) > 0
+        # Rows that are no transitions may forbid everything; their logits must be numbers too.
+        return logits.where(allowed | ~allowed.any(-1, keepdim=True), -torch.inf)
+
+    def logits(self, observation: Num[Tensor, "S *batch W"]) -> Float[Tensor, "S *batch D A"]:
+        """The policy at raw observations, with their masks if they carry any."""
+        return self._as_logits(self.policy(self.see(observation)), observation)
+
+    def actor(self) -> Callable[[Any], Any]:
+        """The policy for acting: raw observations ``[S, N, F]`` -> logits ``[S, N, D, A]``.
+
+        It takes and gives numpy arrays, or tensors if it is given tensors; no graph is kept.
+        """
+        if in_numpy(self.policy.flat) and isinstance(self.policy, SeedMLP):
+            return Actor(self.policy, self._scale, self.normaliser, self._allowed, self.shape)
+
+        @torch.no_grad()
+        def act(observation: Any) -> Any:
+            logits = self.logits(torch.as_tensor(observation, device=self.value_scale.device))
+            return logits if isinstance(observation, Tensor) else logits.cpu().numpy()
+
+        return act

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlgrad import diagnostics, returns
-from rlgrad.acting import Actor
+from rlgrad.acting import Acting
 from rlgrad.adam import SeedAdam
 from rlgrad.config import Config
 from rlgrad.critics import ActionValue, Critic
 from rlgrad.estimators import build, one_hot
-from rlgrad.estimators.arrays import in_numpy
 from rlgrad.estimators.base import Draw
 from rlgrad.estimators.convolution import Image, ImageBlocks, SeedConv
 from rlgrad.estimators.networks import SeedMLP, Stack
@@ -29,7 +28,7 @@ from rlgrad.rollout import Rollout
 from rlgrad.streams import Purpose, Streams
 
 
-class Learner(nn.Module):
+class Learner(Acting):
     """Policy, critics, estimator and optimisers for S seeds; every tensor's first axis is S.
 
     Args:
@@ -91,48 +90,6 @@ class Learner(nn.Module):
     def networks(self) -> list[Stack]:
         """Policy, critics and the estimator's own; perceptrons see the observation first."""
         return [module for module in self.modules() if isinstance(module, Stack)]
-
-    def see(self, observation: Num[Tensor, "S *batch W"]) -> Num[Tensor, "S *batch F"]:
-        """Observations as the networks see them: scaled or normalised; images as they are.
-
-        Masks, which only the policy's logits read, are left out.
-        """
-        if self.masked:
-            observation = observation[..., : self.features]
-        if self._scale is not None:
-            return observation * self._scale
-        return observation if self.normaliser is None else self.normaliser(observation)
-
-    def _as_logits(self, output: Tensor, observation: Num[Tensor, "S *batch W"]) -> Tensor:
-        """The policy's outputs as ``[S, *batch, D, A]``; -inf where there is no such category."""
-        D, A = self.shape
-        logits = output[..., : D * A].reshape(*observation.shape[:-1], D, A)
-        if self._allowed is not None:
-            logits = logits.where(self._allowed, -torch.inf)
-        if not self.masked or observation.shape[-1] == self.features:
-            return logits
-        allowed = observation[..., self.features :].reshape(logits.shape) > 0
-        # Rows that are no transitions may forbid everything; their logits must be numbers too.
-        return logits.where(allowed | ~allowed.any(-1, keepdim=True), -torch.inf)
-
-    def logits(self, observation: Num[Tensor, "S *batch W"]) -> Float[Tensor, "S *batch D A"]:
-        """The policy at raw observations, with their masks if they carry any."""
-        return self._as_logits(self.policy(self.see(observation)), observation)
-
-    def actor(self) -> Callable[[Any], Any]:
-        """The policy for acting: raw observations ``[S, N, F]`` -> logits ``[S, N, D, A]``.
-
-        It takes and gives numpy arrays, or tensors if it is given tensors; no graph is kept.
-        """
-        if in_numpy(self.policy.flat) and isinstance(self.policy, SeedMLP):
-            return Actor(self.policy, self._scale, self.normaliser, self._allowed, self.shape)
-
-        @torch.no_grad()
-        def act(observation: Any) -> Any:
-            logits = self.logits(torch.as_tensor(observation, device=self.value_scale.device))
-            return logits if isinstance(observation, Tensor) else logits.cpu().numpy()
-
-        return act
 
     @torch.no_grad()
     def update(
