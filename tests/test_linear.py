@@ -12,7 +12,7 @@ from torch import nn
 
 from rlgrad.errors import UsageError
 from rlgrad.estimators import build, one_hot
-from rlgrad.estimators.base import score
+from rlgrad.estimators.base import Draw, score
 
 FORMS = [("relaxed", "coupled"), ("relaxed", "independent"), ("exact-sum", "coupled")]
 every_form = pytest.mark.parametrize(("form", "coupling"), FORMS)
@@ -58,12 +58,14 @@ class Linear(nn.Module):
         features = e._features(context, z.new_zeros(rows))[0]
         w = e.solver.weights[0].to(z)
         y = (z / e.temperature).softmax(-1).flatten(1)
+        if e.mixing is not None:
+            y = y @ e.mixing.to(y).flatten(0, 1)
         q = features[:, : e.plain] @ w[e.state :].view(e.read, -1)[: e.plain]
         return features @ w[: e.state] + (y * q).sum(-1)
 
 
 @pytest.mark.parametrize("coupling", ["coupled", "independent"])
-@pytest.mark.parametrize("shape", [(1, 4), (3, 2)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 4), (3, 2), (1, 40), (9, 4)], ids=str)
 def test_relaxed_is_relax_with_that_c(coupling, shape):
     ours = arbitrary("relaxed", coupling, *shape)
     theirs = build("relax", *shape, 2, control=Linear(ours), coupling=coupling)
@@ -89,7 +91,7 @@ def test_exact_sum_by_hand():
 
 
 @every_form
-@pytest.mark.parametrize("shape", [(1, 3), (2, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 3), (2, 3), (1, 30), (7, 4)], ids=str)
 def test_the_fit_is_the_least_squared_norm(form, coupling, shape):
     """Against numpy's least squares on columns taken one weight at a time from the gradient."""
     estimator = build(
@@ -162,8 +164,41 @@ def test_a_change_of_units_changes_nothing_else():
     torch.testing.assert_close(second.solver.weights, 3 * first.solver.weights)
 
 
+def test_many_choices_are_mixed_and_the_mean_is_exact():
+    """The sum over all choices, so nothing is left to luck."""
+    A = 90
+    estimator = arbitrary("exact-sum", "coupled", 1, A, 0)
+    assert estimator.mixing.shape == (1, A, 72)
+    logits = torch.randn(1, A, generator=seeded(1), dtype=torch.float64)
+    f = torch.randn(A, generator=seeded(2), dtype=torch.float64)
+    p = logits.softmax(-1)[0]
+    nothing = torch.zeros(A, 1, A, dtype=torch.float64)
+    draw = Draw(logits.expand(A, 1, A), nothing, nothing, torch.arange(A).unsqueeze(1))
+    mean = (p[:, None] * estimator.gradient(draw, f)[:, 0]).sum(0)
+    torch.testing.assert_close(mean, p * (f - (p * f).sum()), rtol=1e-10, atol=1e-12)
+    alone = estimator.gradient(draw, torch.zeros(A).double())
+    assert float(alone.abs().max()) > 0.1
+
+
+def test_weights_do_not_grow_with_choices():
+    columns = [build("relax-linear", 1, A, 4).solver.columns for A in (2, 8, 32, 512)]
+    assert columns[-1] == columns[-2] < 150
+    several, alone = build("relax-linear", 2, 40, 3, seeds=3), build("relax-linear", 2, 40, 3)
+    g = seeded(1)
+    logits, x = torch.randn(3, 20, 2, 40, generator=g), torch.randn(3, 20, 3, generator=g)
+    draw, value = several.sample(logits, generator=g), torch.randn(3, 20, generator=g)
+    for _ in range(2):
+        several.gradient(draw, value, context=x)
+        several.observe(draw, value, context=x)
+    own = Draw(*(each[:1] for each in draw))
+    for _ in range(2):
+        alone.gradient(own, value[:1], context=x[:1])
+        alone.observe(own, value[:1], context=x[:1])
+    assert several.solver.weights[:1].equal(alone.solver.weights)
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="got temperature 0"):
         build("relax-linear", temperature=0.0)
-    with pytest.raises(UsageError, match="expected at most 2,048: use relax"):
-        build("relax-linear", 200, 2, 10)
+    with pytest.raises(UsageError, match="width 4000; expected at most 2,048: give it a"):
+        build("relax-linear", 1, 2, 10, width=4000)

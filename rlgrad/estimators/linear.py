@@ -5,7 +5,8 @@
 The estimate is linear in c, so the c of least variance solves a linear system in second moments:
 no step size, and one rollout is enough to follow a policy and a critic that have moved. How much
 of the fit is used is itself fitted, on draws that came after it, and falls to zero where the fit
-does not carry over.
+does not carry over. Of many choices q weighs fixed random mixtures, so that the cost of a fit grows
+no faster than the number of choices.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from rlgrad.estimators.statistics import seed_rows
 Form = Literal["relaxed", "exact-sum"]
 LARGEST = 2048  # columns; the moments are its square, per seed
 PROJECTED = 64  # features that are left of a context with too many
+# Weights of q beyond which choices are mixed, and the mixtures that there are at least.
+WEIGHED, LEAST = 72, 8
 
 
 class LinearRelax(Estimator):
@@ -53,6 +56,7 @@ class LinearRelax(Estimator):
     source = "Grathwohl et al. 2018, arXiv:1711.00123, with c fitted by least squares"
     expansion: Tensor
     projection: Tensor | None
+    mixing: Tensor | None
 
     def __init__(
         self,
@@ -78,32 +82,37 @@ class LinearRelax(Estimator):
         if not 0 < temperature < math.inf:
             raise ValueError(f"got temperature {temperature}; expected a number above 0")
         self.form, self.temperature, self.coupling = form, temperature, coupling
-        logits, width = factors * categories, padded(width) if context else 0
-        self.plain, columns = 1 + context, self._divide(1 + context, width, logits)
+        width = padded(width) if context else 0
+        self.plain, columns = 1 + context, self._divide(1 + context, width)
         narrow = columns > LARGEST and context > PROJECTED
         if narrow:
-            self.plain, columns = 1 + PROJECTED, self._divide(1 + PROJECTED, width, logits)
+            self.plain, columns = 1 + PROJECTED, self._divide(1 + PROJECTED, width)
         if columns > LARGEST:
             raise UsageError(
-                f"relax-linear would fit {columns:,} weights for {factors} x {categories} choices "
-                f"and {context} features; expected at most {LARGEST:,}: use relax, a network "
-                "(--agent relax-network)"
+                f"relax-linear would fit {columns:,} weights for {factors} x {categories} choices, "
+                f"{context} features and width {width}; expected at most {LARGEST:,}: give it a "
+                "smaller width, or use relax, a network (--agent relax-network)"
             )
         generator = torch.Generator().manual_seed(0)
         random = torch.randn(self.plain, width, generator=generator)
         self.register_buffer("expansion", random, persistent=False)  # the same for every seed
         mixed = torch.randn(context, PROJECTED, generator=generator) / math.sqrt(max(context, 1))
         self.register_buffer("projection", mixed if narrow else None, persistent=False)
+        mixed = torch.randn(factors, categories, self.entries, generator=generator)
+        many = self.entries < factors * categories
+        self.register_buffer("mixing", mixed / math.sqrt(factors) if many else None, False)
         self.solver = LeastSquares(columns, seeds or 1, decay, ridge)
 
-    def _divide(self, plain: int, width: int, logits: int) -> int:
+    def _divide(self, plain: int, width: int) -> int:
         """Set how columns are divided between V and q; returns how many there are."""
+        self.entries = min(self.factors * self.categories, max(LEAST, WEIGHED // plain // 4 * 4))
+        """Of the choice, or mixtures of them, that q has weights for: E."""
         # Widths are multiples of 4, so that a seed gets the same bits in any company.
         self.padded = padded(plain)
         self.state = self.padded + width
         # Features that q is linear in, with as many zeros as make a multiple of 4 of its weights.
-        self.read = next(n for n in range(plain, self.padded + 1) if n * logits % 4 == 0)
-        return self.state + self.read * logits
+        self.read = next(n for n in range(plain, self.padded + 1) if n * self.entries % 4 == 0)
+        return self.state + self.read * self.entries
 
     def _features(self, context: Tensor | None, like: Tensor) -> Float[Tensor, "S rows J"]:
         """[1, x, 0 .., tanh(W x + w)] of each seed's rows."""
@@ -141,18 +150,25 @@ class LinearRelax(Estimator):
         """C's view y of the choice ``[*batch, D, A]``, and what is added back for it.
 
         The second, ``[*batch, D, A, A]``, is for each logit (the first A) and each entry of y the
-        estimate of the derivative of that entry's expectation.
+        estimate of the derivative of that entry's expectation. Of mixtures, ``*batch`` is S, rows
+        in both, and the last axis E.
         """
-        eye = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
+        if self.mixing is None:
+            basis = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
+        else:
+            basis, p = self.mixing.to(p), self._by_seed(p)
         if self.form == "exact-sum":
-            return one_hot(draw), p.unsqueeze(-1) * (eye - p.unsqueeze(-2))
+            return self._mixed(one_hot(draw)), p.unsqueeze(-1) * (
+                basis - self._mixed(p).unsqueeze(-2)
+            )
         logits = draw.logits.detach()
         tilde = noise.relaxed_given_action(logits, draw.action, draw.second)
-        room = noise.slack(tilde, draw.action).unsqueeze(-1)
+        room = self._by_seed(noise.slack(tilde, draw.action)).unsqueeze(-1)
 
         def relaxation(z: Tensor) -> tuple[Tensor, Tensor]:
-            y = noise.probabilities(z / self.temperature)
-            return y, (y / self.temperature).unsqueeze(-1) * (eye - y.unsqueeze(-2))
+            y = self._by_seed(noise.probabilities(z / self.temperature))
+            seen = self._mixed(y)
+            return seen, (y / self.temperature).unsqueeze(-1) * (basis - seen.unsqueeze(-2))
 
         y, slope = relaxation(tilde)
         if self.coupling == "coupled":
@@ -162,6 +178,21 @@ class LinearRelax(Estimator):
         # Summed over a trailing axis, which gives a seed the same bits in any company.
         total = path.mT.contiguous().sum(-1).unsqueeze(-2)
         return y, path - p.unsqueeze(-1) * total
+
+    def _by_seed(self, x: Tensor) -> Tensor:
+        """Numbers of choices as ``[S, rows, D, A]`` where choices are mixed, else as they are."""
+        if self.mixing is None:
+            return x
+        return x.reshape(self.solver.weights.shape[0], -1, self.factors, self.categories)
+
+    def _mixed(self, y: Tensor) -> Tensor:
+        """The choice as q sees it: mixtures of each factor's categories ``[S, rows, D, E]``."""
+        if self.mixing is None:
+            return y
+        y = self._by_seed(y).transpose(1, 2)  # a product for each seed, which keeps its bits
+        S, D, rows, A = y.shape
+        weight = self.mixing.to(y).repeat(S, 1, 1)
+        return torch.bmm(y.reshape(S * D, rows, A), weight).view(S, D, rows, -1).transpose(1, 2)
 
     @torch.no_grad()
     def gradient(
@@ -175,14 +206,14 @@ class LinearRelax(Estimator):
         """``[*batch, D, A]``; see ``Estimator.gradient``."""
         features, s, removed = self._seen(draw, value, context)
         weights = (self.solver.share() * self.solver.weights).to(value)
-        logits = self.factors * self.categories
+        E = self.entries
         # One product for V and all q: the first column is V's.
-        table = weights.new_zeros(len(weights), self.state, 1 + logits + -(1 + logits) % 4)
+        table = weights.new_zeros(len(weights), self.state, padded(1 + E))
         table[..., 0] = weights[:, : self.state]
-        table[:, : self.read, 1 : 1 + logits] = weights[:, self.state :].unflatten(1, (-1, logits))
+        table[:, : self.read, 1 : 1 + E] = weights[:, self.state :].unflatten(1, (-1, E))
         c = product(features, table)
         left = value.reshape(c.shape[:2]) - c[..., 0]
-        q = c[..., 1 : 1 + logits].unsqueeze(2)
+        q = c[..., 1 : 1 + E].unsqueeze(2)
         return (left.unsqueeze(-1) * s - (removed * q).sum(-1)).reshape(draw.logits.shape)
 
     @torch.no_grad()
@@ -219,15 +250,17 @@ class LinearRelax(Estimator):
         size = (f * f * norm).view(S, -1).sum(-1)
         self.solver.fit(torch.cat([upper[:, :J], lower], 1), upper[:, J], size)
 
-    def _removed(self, s: Tensor, y: Tensor, slope: Tensor) -> Float[Tensor, "S rows DA DA"]:
+    def _removed(self, s: Tensor, y: Tensor, slope: Tensor) -> Float[Tensor, "S rows DA E"]:
         """What a unit of each q takes off the estimate: logits by entries of q."""
-        D, A = y.shape[-2:]
-        if D > 1:
+        D, A = s.shape[-2:]
+        if self.mixing is not None:
+            y = y.sum(-2)
+        elif D > 1:
             apart = torch.eye(D, dtype=s.dtype, device=s.device).view(D, 1, D, 1)
             slope = slope.unsqueeze(-2) * apart
         rows = s.numel() // (self.solver.weights.shape[0] * D * A)
         shape = self.solver.weights.shape[0], rows, D * A
-        return s.reshape(*shape, 1) * y.reshape(*shape[:2], 1, D * A) - slope.reshape(*shape, -1)
+        return s.reshape(*shape, 1) * y.reshape(*shape[:2], 1, -1) - slope.reshape(*shape, -1)
 
     def rescale(self, factor: Float[Tensor, "S 1"]) -> None:
         """Multiply c."""
