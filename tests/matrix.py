@@ -78,7 +78,7 @@ class Column:
     def run(self) -> None:
         """All steps; nothing is tried after an installation that failed."""
         pip = ("-m", "pip", "--disable-pip-version-check")
-        if not self.step("install", *pip, "install", "--quiet", str(ROOT), *TOOLS):
+        if not self.step("install", *pip, "install", "--quiet", f"{ROOT}[contrib]", *TOOLS):
             return
         listed = subprocess.run(
             [self.python, *pip, "list", "--format=freeze"], capture_output=True, text=True
@@ -88,7 +88,8 @@ class Column:
         self.results |= {name: known.get(name, "-") for name in SHOWN}
         self.step("pip check", *pip, "check")
         tests = [str(ROOT / "tests" / f"{name}.py") for name in TESTS]
-        quick = ("-q", "-m", "not slow", "-p", "no:cacheprovider", "--rootdir", str(ROOT))
+        quick = ["-q", "-m", "not slow", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
+        quick += ["-o", "filterwarnings=default"]  # what old releases say of each other
         self.step("tests", "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), *quick, *tests)
         self.step("train", "-m", "rlgrad", *TRAIN)
 

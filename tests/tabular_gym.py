@@ -66,7 +66,7 @@ def with_number_observed(name: str) -> Tabular:
 
 def some_agent(config: Config, features: int, actions: int, lanes: int) -> tuple[Learner, Learner]:
     """(the same arbitrary agent ``lanes`` times, once)."""
-    like: Any = SimpleNamespace(features=torch.empty(1, features), sizes=(actions,))
+    like: Any = SimpleNamespace(features=torch.empty(1, features), sizes=(actions,), mask=None)
     many, once = agent(config, like, lanes), agent(config, like, 1)
     once.load_state_dict({key: x[:1] for key, x in many.state_dict().items()})
     return many, once

@@ -59,9 +59,10 @@ def test_what_is_no_image_is_refused_where_convolutions_are_asked_for(space):
 
 
 def test_factors_belong_to_perceptrons():
-    assert observation_factors(box(2, 9, 9), (), is_image=True) is None
-    with pytest.raises(UsageError, match="--network mlp"):
-        observation_factors(box(2, 9, 9), [1.0] * 162, is_image=True)
+    assert observation_factors(box(2, 9, 9), Config(), is_image=True) is None
+    for wrong in ({"observation_scale": (1.0,) * 162}, {"normalize_observations": "on"}):
+        with pytest.raises(UsageError, match="--network mlp"):
+            observation_factors(box(2, 9, 9), Config(**wrong), is_image=True)
 
 
 def pixels(image, *batch, seed=0):

@@ -22,7 +22,7 @@ NEXT, SAME, OFF = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMod
 def train(monkeypatch, agent, kind, mode, seeds, steps, **flags):
     """A trainer at its end, on CartPole by a vectoriser in a mode."""
 
-    def vector(card, num_envs, max_episode_steps=0, device="cpu", vec="auto"):
+    def vector(card, num_envs, max_episode_steps=0, device="cpu", vec="auto", infos=None):
         limit = {"max_episode_steps": max_episode_steps} if max_episode_steps else {}
         lane = [lambda: SeededEpisodes(gymnasium.make("CartPole-v1", **limit))]
         return kind(lane * num_envs, autoreset_mode=mode)

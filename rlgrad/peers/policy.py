@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 from gymnasium.spaces.utils import flatdim
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
@@ -118,7 +118,7 @@ class PeerPolicy:
         return self._act
 
     @torch.no_grad()
-    def _act(self, x: Float[np.ndarray, "1 n F"]) -> Float[np.ndarray, "1 n D A"]:
+    def _act(self, x: Num[np.ndarray, "1 n F"]) -> Float[np.ndarray, "1 n D A"]:
         observation = unflattened(self.space, x[0])
         if self.normaliser is not None:
             observation = self.normaliser.normalize_obs(observation)

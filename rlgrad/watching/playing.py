@@ -23,7 +23,6 @@ from rlgrad.watching.values import Value
 
 Picture = NDArray[np.uint8]
 PIP = "pip install 'rlgrad[watch]'"
-SMALLEST = 160  # pixels of a picture's larger side; smaller ones are drawn several times as large
 
 
 @dataclass(frozen=True)
@@ -94,9 +93,7 @@ def picture(env: gymnasium.Env[Any, Any]) -> Picture:
         raise UsageError(f"{name} drew {came}; expected an array [height, width, 3] of uint8")
     if np.issubdtype(drawn.dtype, np.floating):  # of 0 to 1, as MinAtar draws
         drawn = (255 * drawn).round()
-    times = max(1, SMALLEST // max(drawn.shape[:2]))
-    drawn = drawn[..., :3].repeat(times, 0).repeat(times, 1)
-    return np.array(drawn, dtype=np.uint8)  # a copy: some draw into the same memory
+    return np.array(drawn[..., :3], dtype=np.uint8)  # a copy: some draw into the same memory
 
 
 def play(
