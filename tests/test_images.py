@@ -238,8 +238,7 @@ def test_a_context_with_too_many_features_is_projected():
         build("relax-linear", 1, 6, 64).solver.weights.shape[1:]
         == (estimator.solver.weights.shape[1:])
     )
-    with pytest.raises(UsageError, match="use relax"):
-        build("relax-linear", 10, 6, 512)
+    assert build("relax-linear", 10, 6, 512).solver.columns < 700
 
 
 class Side(gymnasium.Env):

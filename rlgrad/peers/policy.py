@@ -26,7 +26,7 @@ from rlgrad.store import Run
 Tensors = dict[str, Tensor]
 
 
-def unflattened(space: Space[Any], x: NDArray[np.float32]) -> Any:
+def unflattened(space: Space[Any], x: NDArray[Any]) -> Any:
     """Flattened observations ``[n, F]`` as a batch of the space's own."""
     if isinstance(space, Dict):
         widths = [flatdim(member) for member in space.spaces.values()]
