@@ -75,8 +75,6 @@ def create(
             except FileExistsError:
                 continue
         (path / "checkpoints").mkdir()
-        text = card_text(resolved, seeds)
-        write_whole(path / "card.toml", text.encode())
         about = {
             "command": sys.argv,
             "versions": versions(),
@@ -88,6 +86,8 @@ def create(
             "callbacks": list(callbacks),
         }
         write_whole(path / "run.json", json.dumps(about, indent=1).encode())
+        # The last: a folder with a card is a run, which must be one that can be gone on from.
+        write_whole(path / "card.toml", card_text(resolved, seeds).encode())
     except OSError as error:
         raise UsageError(
             f"cannot write runs to {log_dir}: {error.strerror or error}; "

@@ -21,7 +21,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from tensorboard_server import serving
 
 import rlgrad
-from rlgrad import cards, store, training
+from rlgrad import cards, creating, store, training
 from rlgrad.cli import main
 from rlgrad.display import Display
 from rlgrad.errors import UsageError
@@ -492,6 +492,30 @@ def test_tensorboard_shows_one_curve(begin):
                 query = {"run": name, "tag": tag}
                 shown = get("/data/plugin/scalars/scalars", query=query)
                 assert [(step, np.float32(x)) for _, step, x in shown] == points, (name, tag)
+
+
+def test_a_folder_is_a_run_from_the_moment_when_it_can_be_resumed(begin, tmp_path, monkeypatch):
+    """Killed before each of the files that begin a run, and before none."""
+    written, write = [], creating.write_whole
+
+    def dying(path, data):
+        if len(written) == at:
+            raise KilledError
+        written.append(path.name)
+        write(path, data)
+
+    monkeypatch.setattr(creating, "write_whole", dying)
+    for at in range(2):  # noqa: B007 (dying reads it)
+        written.clear()
+        with pytest.raises(KilledError):
+            begin("CartPole-v1", "actor-critic")
+        with pytest.raises(UsageError, match="no run"):
+            store.find_run("latest", str(tmp_path))
+    at = 99
+    written.clear()
+    begin("CartPole-v1", "actor-critic").close()
+    assert written == ["run.json", "card.toml"]
+    assert rlgrad.resume("latest", log_dir=str(tmp_path)).result()["seeds"][0]["steps"] >= 400
 
 
 @pytest.mark.slow
