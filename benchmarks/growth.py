@@ -26,6 +26,7 @@ import os
 import resource
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -39,7 +40,7 @@ from rlgrad.allocator import keep_freed_memory
 from rlgrad.cards import resolve
 from rlgrad.drawing import COLOURS, blank, png, short, styled
 from rlgrad.options import Options
-from rlgrad.session import Session
+from rlgrad.reporting import Reporter
 from rlgrad.simulators.probes import DialProbe
 from rlgrad.trainer import Trainer
 
@@ -101,6 +102,8 @@ def apart(work: Callable[[], Any]) -> Any:
     if not child:
         try:
             os.write(out, json.dumps(work()).encode())
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(out)
@@ -173,7 +176,7 @@ def logging(agent: str, seeds: int) -> dict[str, float]:
 
     clock(diagnostics, "update_numbers", "metrics")
     clock(diagnostics, "critic_numbers", "metrics")
-    clock(Session, "_write", "logger")
+    clock(Reporter, "write", "logger")
     with tempfile.TemporaryDirectory() as folder:
         run = rlgrad.train(
             "CartPole-v1", agent, seeds=range(FIRST_SEED, FIRST_SEED + seeds), eval_episodes=1,
