@@ -15,7 +15,8 @@ from rlgrad import store
 from rlgrad.errors import UsageError
 from rlgrad.lanes import Lanes
 from rlgrad.make import make_gymnasium, make_one, spec
-from rlgrad.watching.playing import SMALLEST, picture
+from rlgrad.watching.panel import LEAST_HEIGHT, magnified
+from rlgrad.watching.playing import picture
 
 torch.set_num_threads(1)
 needs_minatar = pytest.mark.skipif(not importlib.util.find_spec("minatar"), reason="needs minatar")
@@ -48,7 +49,8 @@ def test_pictures_are_seen():
     env.reset(seed=0)
     drawn = picture(env)
     assert drawn.dtype == np.uint8
-    assert drawn.shape == (SMALLEST, SMALLEST, 3)
+    shown = magnified(drawn)
+    assert min(shown.shape[:2]) > LEAST_HEIGHT / 2
     assert drawn.max() > 100
     env.close()
 
