@@ -90,9 +90,8 @@ class ActionValue:
     def slope(self, choice: Float[Tensor, "*batch D A"]) -> tuple[Tensor, Tensor]:
         """(values, their gradients at the choice)."""
         trace = self.network.blocks(self._inputs(choice))
-        gradient = trace.rows(torch.ones_like(trace.output[..., :1]))
         value = trace.output[..., 0].reshape(choice.shape[:-2])
-        return value, self._at_action(gradient, choice)
+        return value, self._at_action(trace.slope(), choice)
 
     @torch.no_grad()
     def along(
@@ -102,8 +101,7 @@ class ActionValue:
         trace = self.network.trace(self._inputs(choice))
         moved = torch.cat([torch.zeros_like(self.x), dx.flatten(-2)], -1)
         tangent = TangentTrace(trace, moved.reshape(trace.inputs[0].shape))
-        one = torch.ones_like(trace.output[..., :1])
-        first = self._at_action(trace.rows(one), choice)
+        first, one = self._at_action(trace.slope(), choice), torch.ones_like(trace.output[..., :1])
         second = self._at_action(tangent.rows(torch.zeros_like(one), one), choice)
         value, slope = (
             y[..., 0].reshape(choice.shape[:-2]) for y in (trace.output, tangent.output)

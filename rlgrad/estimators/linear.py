@@ -25,7 +25,7 @@ from rlgrad.estimators.least_squares import LeastSquares
 from rlgrad.estimators.networks import padded
 from rlgrad.estimators.passes import activate, product
 from rlgrad.estimators.relaxation import Coupling
-from rlgrad.estimators.statistics import seed_rows
+from rlgrad.estimators.statistics import all_count, seed_rows
 
 Form = Literal["relaxed", "exact-sum"]
 LARGEST = 2048  # columns; the moments are its square, per seed
@@ -230,18 +230,21 @@ class LinearRelax(Estimator):
         self.__dict__.pop("_kept")
         S, rows = s.shape[:2]
         f = value.reshape(S, rows, 1)
-        if weight is not None:
+        if weight is not None and not all_count(weight):
             counts = (weight > 0).reshape(S, rows, 1)
             f, s = torch.where(counts, f, 0.0), s * counts
             removed = removed * counts.unsqueeze(-1)
         norm = (s * s).sum(-1, keepdim=True)
         along = (removed.mT.contiguous() * s.unsqueeze(2)).sum(-1)
         plain = features[..., : self.read]
-        entries = (plain.unsqueeze(3) * along.unsqueeze(2)).flatten(2)
+        # Written where they belong: on many seeds copies cost as much as products.
+        right = features.new_empty(S, rows, self.solver.columns)
+        torch.mul(norm, features, out=right[..., : self.state])
+        entries = right[..., self.state :].unflatten(2, (self.read, self.entries))
+        torch.mul(plain.unsqueeze(3), along.unsqueeze(2), out=entries)
         each = (plain.unsqueeze(2).unsqueeze(4) * removed.unsqueeze(3)).view(
-            S, -1, entries.shape[2]
+            S, -1, self.read * self.entries
         )
-        right = torch.cat([norm * features, entries], 2)
         # One product for the first rows of the matrix and for the target; four columns of the
         # target, as bits are kept apart.
         upper = torch.bmm(torch.cat([features, nn.functional.pad(f, (0, 3))], 2).mT, right)

@@ -141,6 +141,16 @@ class Trace:
             gradient = self._down(gradient, i)
         return gradient
 
+    def slope(self) -> Float[Tensor, "S rows inputs"]:
+        """Gradients of the first output at the inputs, row by row: ``rows`` of ones."""
+        last = len(self.layers) - 1
+        gradient = self.layers[last][1][..., :1].mT.expand(-1, self.output.shape[1], -1)
+        if last:
+            gradient = through(gradient, self.inputs[last], self.tanh)
+        for i in reversed(range(last)):
+            gradient = self._down(gradient, i)
+        return gradient
+
 
 class Blocks:
     """A ``Trace`` of any number of rows, block by block; gradients of blocks are added in order.
@@ -197,6 +207,10 @@ class Blocks:
             for start, trace in zip(self.starts, self.traces, strict=True)
         ]
         return self._joined(parts, gradient.shape[1])
+
+    def slope(self) -> Float[Tensor, "S rows inputs"]:
+        """As ``Trace.slope``."""
+        return self._joined([trace.slope() for trace in self.traces], self.output.shape[1])
 
 
 class TangentTrace:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgrad.estimators import noise
-from rlgrad.estimators.base import Draw, along, score
+from rlgrad.estimators.base import Draw, along, one_hot
 
 Coupling = Literal["coupled", "independent"]
 """Where z comes from: z := z~ in value, or the noise that drew the action."""
@@ -47,8 +47,9 @@ def controlled(
         path = room * at_tilde
     else:
         path = slope(noise.relaxed(logits, draw.gumbel))[1] - (1 - room) * at_tilde
-    pulled = path - noise.probabilities(logits) * path.sum(-1, keepdim=True)
-    return (value.detach() - c)[..., None, None] * score(draw) + pulled
+    p = noise.probabilities(logits)
+    pulled = path - p * path.sum(-1, keepdim=True)
+    return (value.detach() - c)[..., None, None] * (one_hot(draw) - p) + pulled
 
 
 class Term(NamedTuple):

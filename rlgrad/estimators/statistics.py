@@ -35,6 +35,11 @@ def live_rows(x: Tensor, seeds: int | None) -> int | None:
     return len(live) - int(live[::-1].argmax()) if live.any() else 0
 
 
+def all_count(weight: Tensor) -> bool:
+    """Whether it is known that every row counts; on a GPU nothing is, see ``live_rows``."""
+    return in_numpy(weight) and bool(native(weight).all())
+
+
 def per_seed_mean(
     x: Float[Tensor, "*batch"], weight: Tensor | None, seeds: int | None
 ) -> Float[Tensor, " S"]:
