@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,11 +74,20 @@ def _restore(trainer: Trainer, found: Found) -> int:
     path, tensors, counters, _ = found
     like, total = trainer.learner.state_dict(), trainer.config.total_timesteps
     fit = {k: fitting(path, k, tensors.get(k), x.dtype, x.shape) for k, x in like.items()}
-    trainer.learner.load_state_dict(fit)
-    trainer.episodes.load(tensors)
     trainer.iteration = int(counters["iteration"])
     trainer.outcomes = [Outcome.from_plain(each, total) for each in counters["outcomes"]]
     trainer.clock = Clock(Seconds(*counters["seconds"]), trainer.lanes.cpu_seconds)
+    return stand(trainer, {**tensors, **fit})
+
+
+def stand(trainer: Trainer, tensors: Mapping[str, Tensor]) -> int:
+    """Give a trainer at its iteration the tensors of ``state``.
+
+    Returns:
+        How many lanes start new episodes.
+    """
+    trainer.learner.load_state_dict({k: tensors[k] for k in trainer.learner.state_dict()})
+    trainer.episodes.load(tensors)
     # Before whole episodes all lanes are reset; standing here once shows that they can be trusted.
     # A simulator's noise goes on; other lanes, where they start anew, take seeds of their own.
     seeds = trainer.lane_seeds(0 if trainer.lanes.simulator else trainer.iteration)

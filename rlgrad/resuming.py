@@ -33,6 +33,7 @@ from rlgrad.reading import conform, read_json
 from rlgrad.restoring import Found, newest, put
 from rlgrad.saving import Standing
 from rlgrad.session import Session
+from rlgrad.shrinking import shrinking
 from rlgrad.store import Run, find_run, read_run
 from rlgrad.trainer import Trainer
 from rlgrad.training import finish
@@ -184,7 +185,7 @@ def restart(
         trainer = Trainer(resolved, run.seeds, options)
         if found is not None:
             put(trainer, run, found, notes)
-        engine = captured(trainer, options.capture)
+        engine = shrinking(captured(trainer, options.capture))
         standing = found.standing if found else Standing(evaluated=[-1] * len(run.seeds))
         check_versions(about, standing, notes)
         check_callbacks_kept(about, names(callbacks), standing, notes)

@@ -25,6 +25,7 @@ from rlgrad.finding import import_module
 from rlgrad.locking import Lock
 from rlgrad.options import Options, checked, parse_seeds
 from rlgrad.session import Session
+from rlgrad.shrinking import shrinking
 from rlgrad.store import Run
 from rlgrad.trainer import Trainer
 
@@ -32,7 +33,7 @@ from rlgrad.trainer import Trainer
 def engine(resolved: Resolved, seeds: Sequence[int], options: Options) -> Engine:
     """What trains: rlgrad's own trainer, or Stable-Baselines3."""
     if resolved.peer is None:
-        return captured(Trainer(resolved, seeds, options), options.capture)
+        return shrinking(captured(Trainer(resolved, seeds, options), options.capture))
     if options.capture == "on":
         raise UsageError(f"got --capture on, and {resolved.agent} is a peer; expected auto or off")
     if options.vec != "auto":
