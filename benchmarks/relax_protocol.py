@@ -8,6 +8,7 @@ episode, as in the public code.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,17 +37,25 @@ SOLVED, WINDOW = 195.0, 100
 NETWORKS = Config(hidden=HIDDEN, activation="relu", adam_beta2=BETA2)
 
 
+@lru_cache(maxsize=512)
+def orthogonal_weight(seed: int, number: int, shapes: tuple[tuple[int, int], ...]) -> list[Tensor]:
+    """Matrices of gain sqrt(2), ``[fan_in, out]`` each, that a seed and a network's number give."""
+    rng = np.random.default_rng([seed, number])
+    found = []
+    for shape in shapes:
+        u, _, v = np.linalg.svd(rng.normal(size=shape), full_matrices=False)
+        found.append(torch.tensor(2**0.5 * (u if u.shape == shape else v)))
+    return found
+
+
 def orthogonal(network: SeedMLP, seeds: Sequence[int], number: int) -> None:
     """Orthogonal weights of gain sqrt(2) in every layer and zero biases, from each seed."""
     with torch.no_grad():
         network.flat.zero_()
         for row, seed in enumerate(seeds):
-            rng = np.random.default_rng([seed, number])
-            layers = network.layers(network.flat)
-            for (_, weight), (fan_in, out) in zip(layers, network.used, strict=True):
-                u, _, v = np.linalg.svd(rng.normal(size=(fan_in, out)), full_matrices=False)
-                square = u if u.shape == (fan_in, out) else v
-                weight[row, :fan_in, :out] = torch.tensor(2**0.5 * square)
+            drawn = orthogonal_weight(seed, number, tuple(map(tuple, network.used)))
+            for (_, weight), each in zip(network.layers(network.flat), drawn, strict=True):
+                weight[row, : each.shape[0], : each.shape[1]] = each
 
 
 class Episode(NamedTuple):

@@ -1,4 +1,4 @@
-"""Shapes in signatures are checked at run time in tests: jaxtyping's hook, before rlgrad loads."""
+"""Signatures are checked at run time in tests: the hook of shapes.py, before rlgrad loads."""
 
 import signal
 

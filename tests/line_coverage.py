@@ -14,12 +14,12 @@ import mmap
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder, SourceFileLoader
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jaxtyping import install_import_hook
-from jaxtyping._import_hook import JaxtypingTransformer, _JaxtypingLoader
+import shapes
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "rlgrad"
@@ -63,42 +63,44 @@ def marks_of(path: str) -> mmap.mmap:
     return ran[path]
 
 
-class Loader(_JaxtypingLoader):
-    """Adds marks and checks, and keeps no bytecode, where there would be none."""
+class Loader(SourceFileLoader):
+    """Adds checks, and marks if lines are measured; keeps no bytecode, which has neither."""
+
+    measure = False
 
     def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> Any:
         tree = ast.parse(data, path)
-        tree.body = marked(tree.body)
-        tree = JaxtypingTransformer(typechecker=self._typechecker).visit(tree)
+        if self.measure:
+            tree.body = marked(tree.body)
+        tree = shapes.Decorate().visit(tree)
         return compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)
 
     def get_code(self, fullname: str) -> Any:
         return self.source_to_code(self.get_data(self.path), self.path)
 
     def exec_module(self, module: Any) -> None:
-        module.__ran__ = marks_of(self.path)
+        module.__checked__ = shapes.checked
+        if self.measure:
+            module.__ran__ = marks_of(self.path)
         super().exec_module(module)
 
 
 class Finder(MetaPathFinder):
     """Gives modules of the package that loader."""
 
-    def __init__(self, hook: Any) -> None:
-        self.hook = hook
-
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        spec = self.hook.find_spec(name, path, target)
-        if spec is not None:
-            old = spec.loader
-            spec.loader = Loader(old.name, old.path, typechecker=old._typechecker)
+        if name.partition(".")[0] != PACKAGE.name:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and type(spec.loader) is SourceFileLoader:
+            spec.loader = Loader(spec.loader.name, spec.loader.path)
         return spec
 
 
 def install(measure: bool) -> None:
     """The hook that checks shapes, which counts lines too if they are to be measured."""
-    install_import_hook("rlgrad", "beartype.beartype")
-    if measure:
-        sys.meta_path.insert(0, Finder(sys.meta_path[0]))
+    Loader.measure = measure
+    sys.meta_path.insert(0, Finder())
 
 
 def lines() -> dict[str, list[int]]:

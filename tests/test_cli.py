@@ -115,7 +115,7 @@ def one_error_line(stderr: str) -> str:
     return lines[0]
 
 
-# One of each kind in a real process, -n 1 added: arguments, what the line must say.
+# Arguments, -n 1 added, and what the line must say.
 BAD = {
     "train CartPol-v1": "'CartPol-v1'; did you mean CartPole-v1",
     "train CartPole-v1 --agent relaxx": "'relaxx'; did you mean relax?",
@@ -141,18 +141,40 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("command", BAD)
-def test_bad_input_is_one_line_and_status_2_and_leaves_nothing(place, command):
-    if "cuda" in command and torch.cuda.is_available():
-        pytest.skip("there is a CUDA device")
+# Met by the table of options, by a card, by an environment, by its module and by a run.
+IN_A_PROCESS = (
+    "train CartPole-v1 --lerning-rate 1",
+    "train CartPole-v1 --agent wrong-type",
+    "train own/NotReset-v0",
+    "train CartPole-v1 --env-module nope",
+    "evaluate truncated",
+)
+
+
+def in_full(command: str) -> list[str]:
+    """A command of the table above with what all of its kind are given."""
+    train = ["-n", "1"] if command.startswith("train") else []
+    own = ["--env-module", "test_cli"] if "own/" in command else []
+    return [*command.split(), *train, *own]
+
+
+@pytest.mark.parametrize("command", IN_A_PROCESS)
+def test_bad_input_to_a_process_is_one_line_and_status_2_and_leaves_nothing(place, command):
     before = files(place)
-    train = ("-n", "1") if command.startswith("train") else ()
-    own = ("--env-module", "test_cli") if "own/" in command else ()
-    done = process(*command.split(), *train, *own, cwd=place)
+    done = process(*in_full(command), cwd=place)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert re.search(BAD[command], one_error_line(done.stderr))
     assert files(place) == before
+
+
+@pytest.mark.filterwarnings("ignore")  # of Gymnasium, about old ids
+@pytest.mark.parametrize("command", BAD)
+def test_bad_input_is_one_line_and_status_2_and_leaves_nothing(place, monkeypatch, capsys, command):
+    if "cuda" in command and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    monkeypatch.chdir(place)
+    assert re.search(BAD[command], bad_line(capsys, place, *in_full(command)))
 
 
 # What a curious user tries. The line must name the option and what came, not just say "error".

@@ -50,6 +50,8 @@ def check_mean(name, chosen, problem, draws, dtype, seed):
         pytest.skip("declared biased")
     context = torch.tensor([0.7, -1.2], dtype=dtype)
     rescaled = rescaling(estimator)
+    # K values in one estimate leave the error of K draws, and an exact one has none.
+    draws //= 100 if name == "exact" else estimator.values
     z = worst_z(estimator, problem, draws, seed, context=context, rescaled=rescaled)
     assert z < Z_BOUND
 

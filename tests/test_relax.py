@@ -254,14 +254,14 @@ def test_training_reduces_the_variance_below_a_baseline_and_keeps_the_mean(coupl
     assert worst_z(estimator, problem, 100_000, seed=3) < Z_BOUND
 
 
-RECORD = [("independent", 0, 0.65), ("independent", 1, 1.37), ("independent", 5, 18.7)]
+# Of 600 steps; where training ends depends on c and on its steps.
+RECORD = [("independent", 0, 0.679), ("independent", 1, 1.40), ("independent", 5, 18.7)]
 
 
-# Where training ends depends on c and on its steps; coupled it ends a few per cent higher.
 @pytest.mark.slow
-@pytest.mark.parametrize(("coupling", "noise", "record"), [*RECORD, ("coupled", 0, 0.68)])
+@pytest.mark.parametrize(("coupling", "noise", "record"), [*RECORD, ("coupled", 0, 0.70)])
 def test_trained_variance_is_the_recorded_one(coupling, noise, record):
-    estimator = trained(coupling, noise, steps=1000, batch=1024)
+    estimator = trained(coupling, noise, steps=600, batch=512)
     assert variance(estimator, bandit(noise), 400_000) == pytest.approx(record, rel=0.05)
 
 
