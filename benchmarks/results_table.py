@@ -39,10 +39,10 @@ PEERS = "sb3-a2c,sb3-ppo"
 STEPS = {
     "CartPole-v1": 100_000,
     "Acrobot-v1": 100_000,
-    "MountainCar-v0": 500_000,
+    "MountainCar-v0": 200_000,
     "LunarLander-v3": 1_000_000,
-    "FrozenLake-v1": 200_000,
-    "Taxi-v4": 500_000,  # Gymnasium 1.4 no longer makes Taxi-v3
+    "FrozenLake-v1": 100_000,
+    "Taxi-v4": 100_000,  # Gymnasium 1.4 no longer makes Taxi-v3
     "MinAtar/Breakout-v1": 1_000_000,
 }
 """Env steps per seed."""
