@@ -10,10 +10,12 @@ may be stopped anywhere and called again, in parts, for days; what is trained by
 another card is trained anew. Agents go one after another, in one process at a time, so that their
 seconds can be compared; --jobs trains faster and blurs them.
 
-Each environment that is done is written to benchmarks/results/results_table.json, and the table of
-all of them to results_table.md beside it. Peers have the settings of rl-baselines3-zoo (commit
-22e3ff2) on CartPole, Acrobot, MountainCar and LunarLander; for FrozenLake, Taxi and MinAtar the zoo
-has none for A2C and PPO, so there they have Stable-Baselines3's defaults.
+Each environment that is done is written to benchmarks/results/results_table.json, the table of all
+of them to results_table.md beside it, and the page with pictures to docs/results.md. Agents that a
+call leaves out keep what an earlier call found by the same steps and seeds. Peers have the settings
+of rl-baselines3-zoo (commit 22e3ff2) on CartPole, Acrobot, MountainCar and LunarLander; for
+FrozenLake, Taxi and MinAtar the zoo has none for A2C and PPO: there they have Stable-Baselines3's
+defaults.
 """
 
 from __future__ import annotations
@@ -22,20 +24,25 @@ import argparse
 import json
 from pathlib import Path
 
+import results_page
+
 import rlgrad
+from rlgrad.card_files import agent_card
+from rlgrad.drawing import png
 from rlgrad.errors import UsageError
 from rlgrad.output import write_whole
 
 RESULTS = Path(__file__).resolve().parent / "results"
+PAGE = RESULTS.parent.parent / "docs" / "results.md"
 OURS = "reinforce-learned,actor-critic,rebar,relax,all-action-control"
 PEERS = "sb3-a2c,sb3-ppo"
 STEPS = {
     "CartPole-v1": 100_000,
     "Acrobot-v1": 100_000,
-    "MountainCar-v0": 500_000,
+    "MountainCar-v0": 200_000,
     "LunarLander-v3": 1_000_000,
-    "FrozenLake-v1": 200_000,
-    "Taxi-v4": 500_000,  # Gymnasium 1.4 no longer makes Taxi-v3
+    "FrozenLake-v1": 100_000,
+    "Taxi-v4": 100_000,  # Gymnasium 1.4 no longer makes Taxi-v3
     "MinAtar/Breakout-v1": 1_000_000,
 }
 """Env steps per seed."""
@@ -88,6 +95,7 @@ def judged(env: str, ready: list[str], missing: dict[str, str], flags: dict) -> 
     return {
         "steps": flags["total_timesteps"],
         "seeds": flags["seeds"],
+        "episodes": flags["eval_episodes"],
         "random": told["random_scores"][env],
         "agents": rows,
         "left_out": missing,
@@ -95,31 +103,42 @@ def judged(env: str, ready: list[str], missing: dict[str, str], flags: dict) -> 
     }
 
 
-def bounds(interval: dict) -> str:
-    """``value (low to high)``."""
-    value, low, high = (interval[key] for key in ("value", "low", "high"))
-    return f"{value:.4g} ({low:.4g} to {high:.4g})"
+def merged(new: dict, old: dict | None) -> dict:
+    """A table with the rows of an earlier one that it lacks."""
+    if old is None or any(old.get(key) != new[key] for key in ("steps", "seeds", "episodes")):
+        return new
+    names = {row["agent"] for row in new["agents"]}
+    kept = [row for row in old["agents"] if row["agent"] not in names]
+    return {**new, "agents": new["agents"] + kept}
 
 
-def markdown(found: dict[str, dict]) -> str:
-    """The table of all environments that are done."""
-    lines = [
-        "| environment | agent | return, IQM (95 %) | seeds at the goal | times as fast as A2C |",
-        "|---|---|---|---|---|",
-    ]
-    for env, table in found.items():
-        rows = table["agents"]
-        a2c = next((row["wall_seconds"] for row in rows if row["agent"] == "sb3-a2c"), None)
-        for row in sorted(rows, key=lambda row: -row["iqm"]["value"]):
-            goal = f"{row['reached']} of {row['seeds']}" if row["reached"] is not None else "-"
-            faster = "-" if a2c is None else f"{a2c / row['wall_seconds']:.3g}"
-            lines.append(
-                f"| {env}, {table['steps']:,} steps | `{row['agent']}` | {bounds(row['iqm'])} "
-                f"| {goal} | {faster} |"
-            )
-        for agent in table["left_out"]:
-            lines.append(f"| {env} | `{agent}` | not trained | - | - |")
-    return "\n".join(lines) + "\n"
+def efforts(envs: list[str]) -> dict[str, dict[str, dict]]:
+    """The [tuning] table of every card of rlgrad's own agents."""
+    cards = {agent: agent_card(agent) for agent in OURS.split(",")}
+    return {env: {a: card.tuning.get(env, {}) for a, card in cards.items()} for env in envs}
+
+
+def draw(env: str, ready: list[str], flags: dict) -> None:
+    """Learning curves, for the page."""
+    figure = rlgrad.compare(env, agents=ready, **flags).plot(env)
+    write_whole(PAGE.parent / "images" / picture(env), png(figure))
+
+
+def picture(env: str) -> str:
+    """File of an environment's learning curves."""
+    return f"results-{env.replace('/', '-')}.png"
+
+
+def write(found: dict[str, dict], path: Path) -> None:
+    """The record, its table, and the page where the record is the project's own."""
+    write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
+    write_whole(path.with_suffix(".md"), results_page.markdown(found).encode())
+    if path.parent != RESULTS:
+        return
+    envs, agents = list(STEPS), f"{OURS},{PEERS}".split(",")
+    drawn = {env: f"images/{picture(env)}" for env in found}
+    text = results_page.page(found, envs, agents, efforts(envs), drawn)
+    write_whole(PAGE, text.encode())
 
 
 def main() -> None:
@@ -147,11 +166,14 @@ def main() -> None:
         ready, missing = trained(env, arguments.agents.split(","), flags)
         if not ready:
             continue
-        found[env] = judged(env, ready, missing, flags)
+        found[env] = merged(judged(env, ready, missing, flags), found.get(env))
         arguments.output.mkdir(parents=True, exist_ok=True)
-        write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
-        write_whole(path.with_suffix(".md"), markdown(found).encode())
-    print(markdown(found), end="")
+        write(found, path)
+        if arguments.output == RESULTS:
+            draw(env, ready, flags)
+    if arguments.only_print and arguments.output == RESULTS:
+        write(found, path)  # the page follows the cards, too
+    print(results_page.markdown(found), end="")
 
 
 if __name__ == "__main__":

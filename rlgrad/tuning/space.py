@@ -49,7 +49,7 @@ def space(config: Config) -> Space:
     found: Space = {name: Range(*_RATES[name]) for name, is_used in used.items() if is_used}
     found["learning_rate_final"] = Choice((0.05, 0.2, 1.0))
     if episodes:
-        found["num_envs"] = Choice((4, 8, 16))
+        found["num_envs"] = Choice((2, 4, 8, 16))
     else:
         found["rollout"] = Choice(("8x32", "8x128", "16x16", "16x64", "32x16"))
     found["gamma"] = Choice((0.98, 0.99, 0.995, 0.999))

@@ -26,8 +26,8 @@ from rlgrad.tuning.space import Range, Space, settings
 JOURNAL = "journal.jsonl"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 STARTUP = 6  # trials that are drawn at random before the sampler learns from them
-PRUNED_FROM = 5  # whole trials before one can be given up
-WARM_UP = 3  # checkpoints before a trial can be given up
+PRUNED_FROM = 2  # whole trials before one can be given up
+WARM_UP = 2  # checkpoints before a trial can be given up
 
 
 class _Alone:
