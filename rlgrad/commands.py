@@ -35,7 +35,7 @@ class Evaluate:
     env_seed: int = 0
     """Seeds of the evaluation episodes; another number, other episodes."""
     env_module: tuple[str, ...] = ()
-    """Modules to import first, which register environments."""
+    """Modules to import first, which register environments or hold estimators."""
     log_dir: str = "runs"
     """Where "latest" looks."""
     json: bool = False
@@ -72,7 +72,8 @@ class Variance:
     target: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="ENV|PROBLEM")] = None
     """Gymnasium id, or a problem with a known gradient, see `rlgrad list problems`."""
     estimators: str = "all"
-    """Names, such as reinforce,relax; or all."""
+    """Names, such as reinforce,relax; my_package:MyEstimator for one of yours; or all of
+    rlgrad's."""
     run: str | None = None
     """Run whose newest checkpoint is measured, or "latest". Default: initial parameters."""
     checkpoint: str | None = None
@@ -107,7 +108,7 @@ class Variance:
     logit: float | None = None
     """Problem toy: the logit of its Bernoulli. Default: 0."""
     env_module: tuple[str, ...] = ()
-    """Modules to import first, which register environments."""
+    """Modules to import first, which register environments or hold estimators."""
     env_kwargs: tuple[str, ...] = ()
     """key:value pairs for the environment's constructor."""
     output: str | None = None

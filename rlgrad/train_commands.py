@@ -15,7 +15,7 @@ import tyro
 
 from rlgrad import cards
 from rlgrad.arguments import parse_pairs
-from rlgrad.config import FIELDS, Config
+from rlgrad.config import FIELDS, Config, own_module
 from rlgrad.errors import UsageError
 from rlgrad.options import Options, checked, parse_seeds
 from rlgrad.report import print_summary
@@ -57,7 +57,7 @@ class Train:
     seeds: str | None = None
     """Several seeds, trained together: a count (10), a range (0-9) or a list (1,5,7)."""
     env_module: tuple[str, ...] = ()
-    """Modules to import first, which register environments."""
+    """Modules to import first, which register environments or hold estimators."""
     env_kwargs: tuple[str, ...] = ()
     """key:value pairs for the environment's constructor, such as map_name:8x8."""
     peer_arg: tuple[str, ...] = ()
@@ -104,9 +104,9 @@ class Train:
             asked["seeds"] = tuple(seeds)
         _refuse_other(run, asked)
         options = {key: value for key, value in chosen.items() if key not in FIELDS}
-        # An environment that is named with its module is consent to import that.
+        # An environment or estimator that is named with its module is consent to import that.
         named = [module for module in (self.env.rpartition(":")[0],) if module]
-        modules = (*self.env_module, *named)
+        modules = (*self.env_module, *named, *own_module(flags.get("estimator")))
         again = Resume(str(run.path), total, modules, self.json, self.run)
         return again.execute(options)
 
@@ -137,7 +137,7 @@ class Resume:
     total_timesteps: int | None = None
     """A larger budget, valid env steps per seed (also -n). Default: the run's own."""
     env_module: tuple[str, ...] = ()
-    """Modules to import first, which register environments."""
+    """Modules to import first, which register environments or hold estimators."""
     json: bool = False
     """Print the result as JSON on standard output."""
     options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)

@@ -44,7 +44,7 @@ class Compare:
     retrain: bool = False
     """Ignore finished runs with the same card."""
     env_module: tuple[str, ...] = ()
-    """Modules to import first, which register environments."""
+    """Modules to import first, which register environments or hold estimators."""
     env_kwargs: tuple[str, ...] = ()
     """key:value pairs for the environment's constructor, such as map_name:8x8."""
     log_dir: str = "runs"
