@@ -19,7 +19,7 @@ from rlgrad.terminal import out, tell
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate a trained run on Gymnasium's own environment, by sampling and by argmax."""
+    """Evaluate a trained run on Gymnasium's environment, by sampling and argmax."""
 
     path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, or "latest"."""
@@ -67,9 +67,13 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Variance:
-    """Measure bias and variance of gradient estimators at a frozen policy, or on a problem."""
+    """Bias and variance of gradient estimators at a frozen policy or on a problem."""
 
-    target: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="ENV|PROBLEM")] = None
+    target: Annotated[
+        str | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="ENV|PROBLEM", help_behavior_hint=""),
+    ] = None
     """Gymnasium id, or a problem with a known gradient, see `rlgrad list problems`."""
     estimators: str = "all"
     """Names, such as reinforce,relax; my_package:MyEstimator for one of yours; or all of

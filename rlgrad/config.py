@@ -63,7 +63,7 @@ class Config:
     activation: Literal["tanh", "relu"] = "tanh"
     """Activation of policy and critic."""
     network: Literal["auto", "mlp", "cnn"] = "auto"
-    """Policy and critic: perceptrons of ``hidden``, or convolutions with relu, of fixed widths;
+    """Policy and critic: perceptrons of --hidden, or convolutions with relu, of fixed widths;
     auto: convolutions where observations are images of bytes or flags."""
     entropy_coef: float = 0.0
     """Weight of the policy's entropy (nats), on credits divided by value-scale."""

@@ -130,7 +130,7 @@ def _refuse_other(run: Run, asked: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a run that was killed or stopped, or extend a finished one by a larger -n."""
+    """Go on with a run that was killed or stopped, or extend one by a larger -n."""
 
     path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, or "latest"."""
@@ -140,14 +140,14 @@ class Resume:
     """Modules to import first, which register environments or hold estimators."""
     json: bool = False
     """Print the result as JSON on standard output."""
-    options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
+    run: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
 
     def execute(self, chosen: dict[str, Any]) -> int:
         """Train on; options that were not given are those that the run was begun with."""
         with _uncollected():
             from rlgrad.resuming import restart
 
-        log_dir = chosen.pop("log_dir", self.options.log_dir)
+        log_dir = chosen.pop("log_dir", self.run.log_dir)
         session = restart(self.path, self.total_timesteps, chosen, self.env_module, log_dir)
         return _trained(session, self.json, log_dir)
 

@@ -21,9 +21,13 @@ _TRAINING = (
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare agents over many seeds: train what is missing, then report with intervals."""
+    """Compare agents over many seeds: train what is missing, report intervals."""
 
-    targets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ENV|RUN")]
+    targets: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="ENV|RUN", help_behavior_hint=""),
+    ]
     """Gymnasium ids, such as CartPole-v1; or directories of finished runs, compared as they are."""
     agents: str = "actor-critic,relax"
     """Agents and peers, such as reinforce,relax,sb3-ppo; see `rlgrad list agents`."""
