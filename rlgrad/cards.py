@@ -18,7 +18,7 @@ from rlgrad.card_files import (
     is_local,
     namespace,
 )
-from rlgrad.config import ESTIMATOR_OPTIONS, Config, check
+from rlgrad.config import ESTIMATOR_OPTIONS, Config, check, own_module
 from rlgrad.errors import UsageError, shown
 from rlgrad.peer_cards import SHARED, Peer, check_settings, divide, refuse_flags
 from rlgrad.reading import check_plain
@@ -78,10 +78,11 @@ def resolve(
     Args:
         env_id: Gymnasium id, with or without a card.
         agent: name of an agent card; ``sb3:`` and a Python path for a peer without one.
-        estimator: name of an agent card or of an estimator; with ``agent``, replaces the card's.
+        estimator: name of an agent card or of an estimator, or ``module:Class``, whose module is
+            then one to import; with ``agent``, replaces the card's.
         flags: values that override all cards.
         env_kwargs: for the environment's constructor, over the card's.
-        env_modules: to import before the environment is made.
+        env_modules: to import before anything is made.
         peer_arguments: for a peer's algorithm, over the card's.
 
     Raises:
@@ -89,7 +90,7 @@ def resolve(
     """
     env = env_card(env_id)
     kwargs = _checked_kwargs({**env.kwargs, **(env_kwargs or {})}, "env_kwargs")
-    env = dataclasses.replace(env, kwargs=kwargs, modules=tuple(env_modules))
+    env = dataclasses.replace(env, kwargs=kwargs, modules=(*env_modules, *own_module(estimator)))
     card, replaced = choose_agent(agent, estimator)
     flags = check(flags or {}, "arguments")
     notes = [f"using {p}" for p in (env.path, card.path) if p is not None and is_local(p)]

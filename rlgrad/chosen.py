@@ -31,7 +31,7 @@ class Chosen:
     step: int | None = None
     """The checkpoint at so many env steps."""
     env_module: tuple[str, ...] = ()
-    """Modules to import first, which register environments."""
+    """Modules to import first, which register environments or hold estimators."""
     log_dir: str = "runs"
     """Where "latest" looks."""
 

@@ -20,6 +20,7 @@ from rlgrad.config import Config
 from rlgrad.doctor.command import Doctor
 from rlgrad.errors import UsageError, is_out_of_memory, nearest, out_of_memory
 from rlgrad.exporting.command import Export
+from rlgrad.helptexts import flow
 from rlgrad.options import Options
 from rlgrad.train_commands import Resume, Train
 from rlgrad.tuning.command import Tune
@@ -43,15 +44,12 @@ COMMANDS: dict[str, Command] = {
 }
 
 
+TABLES: dict[type, tuple[type, ...]] = {Train: (Options, Config), Resume: (Options,)}
+"""Whose fields are flags of a command beside its own."""
 FLAGS: dict[type, Flags] = {
-    Train: flags_of(Train, Options, Config),
-    Resume: flags_of(Resume, Options),
-    **{
-        command: flags_of(command)
-        for command in (Compare, Tune, Evaluate, Watch, Export, Variance, List, Doctor)
-    },
+    command: flags_of(command, *TABLES.get(command, ())) for command in COMMANDS.values()
 }
-for _command, _table in ((Train, "run"), (Train, "config"), (Resume, "options")):
+for _command, _table in ((Train, "run"), (Train, "config"), (Resume, "run")):
     del FLAGS[_command][_table]
 
 
@@ -67,13 +65,14 @@ def _defaults(arguments: Sequence[str]) -> Config:
 def _run(name: str, arguments: Sequence[str]) -> int:
     command = COMMANDS[name]
     normal = spelled(FLAGS[command], arguments)
+    if {"-h", "--help"} & set(normal):
+        flow(command, *TABLES.get(command, ()))
     given = {
         token[2:].replace("-", "_").removeprefix("no_") for token in normal if token[:2] == "--"
     }
     if command is not Train:
         parsed = parse(command, name, normal)
-        options = getattr(parsed, "options", None)
-        return int(parsed.execute(_chosen(options, given) if command is Resume else {}))
+        return int(parsed.execute(_chosen(parsed.run, given) if command is Resume else {}))
     config = _defaults(normal)
     parsed = parse(
         command,

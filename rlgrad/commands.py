@@ -19,7 +19,7 @@ from rlgrad.terminal import out, tell
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate a trained run on Gymnasium's own environment, by sampling and by argmax."""
+    """Evaluate a trained run on Gymnasium's environment, by sampling and argmax."""
 
     path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, or "latest"."""
@@ -35,7 +35,7 @@ class Evaluate:
     env_seed: int = 0
     """Seeds of the evaluation episodes; another number, other episodes."""
     env_module: tuple[str, ...] = ()
-    """Modules to import first, which register environments."""
+    """Modules to import first, which register environments or hold estimators."""
     log_dir: str = "runs"
     """Where "latest" looks."""
     json: bool = False
@@ -67,12 +67,17 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Variance:
-    """Measure bias and variance of gradient estimators at a frozen policy, or on a problem."""
+    """Bias and variance of gradient estimators at a frozen policy or on a problem."""
 
-    target: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="ENV|PROBLEM")] = None
+    target: Annotated[
+        str | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="ENV|PROBLEM", help_behavior_hint=""),
+    ] = None
     """Gymnasium id, or a problem with a known gradient, see `rlgrad list problems`."""
     estimators: str = "all"
-    """Names, such as reinforce,relax; or all."""
+    """Names, such as reinforce,relax; my_package:MyEstimator for one of yours; or all of
+    rlgrad's."""
     run: str | None = None
     """Run whose newest checkpoint is measured, or "latest". Default: initial parameters."""
     checkpoint: str | None = None
@@ -107,7 +112,7 @@ class Variance:
     logit: float | None = None
     """Problem toy: the logit of its Bernoulli. Default: 0."""
     env_module: tuple[str, ...] = ()
-    """Modules to import first, which register environments."""
+    """Modules to import first, which register environments or hold estimators."""
     env_kwargs: tuple[str, ...] = ()
     """key:value pairs for the environment's constructor."""
     output: str | None = None

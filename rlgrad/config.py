@@ -18,7 +18,8 @@ class Config:
     """Hyperparameters; the card's values are the defaults."""
 
     estimator: str = "reinforce"
-    """Gradient estimator: how the credited value becomes a gradient at the logits."""
+    """Gradient estimator: how the credited value becomes a gradient at the logits; one of yours as
+    my_package:MyEstimator."""
     signal: Literal["return-to-go", "n-step", "gae"] = "gae"
     """Value credited to an action: whole-episode return to go, or advantage over a critic."""
     total_timesteps: int = 100_000
@@ -62,7 +63,7 @@ class Config:
     activation: Literal["tanh", "relu"] = "tanh"
     """Activation of policy and critic."""
     network: Literal["auto", "mlp", "cnn"] = "auto"
-    """Policy and critic: perceptrons of ``hidden``, or convolutions with relu, of fixed widths;
+    """Policy and critic: perceptrons of --hidden, or convolutions with relu, of fixed widths;
     auto: convolutions where observations are images of bytes or flags."""
     entropy_coef: float = 0.0
     """Weight of the policy's entropy (nats), on credits divided by value-scale."""
@@ -155,6 +156,17 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "keep_last": (0, None),
     "log_freq": (0, None),
 }
+
+
+def own_module(estimator: str | None) -> tuple[str, ...]:
+    """The module of an estimator of the user's own, ``module:Class``; of others nothing."""
+    module, colon, _ = (estimator or "").partition(":")
+    return (module,) if colon else ()
+
+
+def short_name(estimator: str) -> str:
+    """What tables call an estimator: its name, or the class of ``module:Class``."""
+    return estimator.rpartition(":")[2]
 
 
 def _name(hint: Any) -> str:

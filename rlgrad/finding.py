@@ -15,12 +15,11 @@ from rlgrad.errors import UsageError, nearest, shown
 from rlgrad.extras import register
 
 
-def import_module(name: str, kind: str = "environment module", hint: str = "") -> ModuleType:
-    """Import a module that the user named (``--env-module``, ``module:Env-v0``, ``sb3:``).
+def import_module(name: str, hint: str = "") -> ModuleType:
+    """Import a module that the user named (``--env-module``, ``module:Env-v0``, ``sb3:`` ...).
 
     Args:
         name: of the module.
-        kind: what it is, for the message.
         hint: what to do where it cannot be imported, for the message.
 
     Raises:
@@ -34,7 +33,7 @@ def import_module(name: str, kind: str = "environment module", hint: str = "") -
         text = " ".join(f"{type(error).__name__}: {error}".split())
         if isinstance(error, ModuleNotFoundError) and not hint and error.name == name:
             hint = "; expected a module in this directory or installed with pip install -e"
-        raise UsageError(f"cannot import {kind} {name!r}: {text}{hint}") from None
+        raise UsageError(f"cannot import module {name!r}: {text}{hint}") from None
 
 
 def _look_here(name: str) -> None:

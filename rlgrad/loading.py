@@ -14,6 +14,7 @@ from torch import Tensor
 from rlgrad.actions import Actions
 from rlgrad.agent import Agent, Policy
 from rlgrad.checkpoints import DamagedError
+from rlgrad.config import own_module
 from rlgrad.errors import UsageError, shown
 from rlgrad.images import image_of
 from rlgrad.learner import Learner
@@ -167,7 +168,9 @@ def require_modules(run: Run, given: Sequence[str]) -> None:
         UsageError: with the flag that gives the consent.
     """
     named = [*run.env_modules, *([run.env_id.rpartition(":")[0]] if ":" in run.env_id else [])]
-    needed = [(module, "environment") for module in named]
+    own = own_module(run.config.estimator)
+    needed = [(module, "estimator") for module in own]
+    needed += [(module, "environment") for module in named if module not in own]
     if run.peer is not None and not is_trusted(run.peer.algorithm):
         needed.append((run.peer.algorithm.rpartition(".")[0], "algorithm"))
     for module, what in needed:

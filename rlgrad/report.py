@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from rlgrad import terminal
+from rlgrad.config import short_name
 
 _LEGEND = """
 fit: whether its own parameters were trained; f: values of f per estimate
@@ -122,7 +123,7 @@ def print_variance(table: Mapping[str, Any]) -> None:
         wrong = row["unbiased"] and row["z"] is not None and row["z"] > SUSPICIOUS
         style = "bold red" if wrong else "bold" if mark == ">" else ""
         cells = (_number(row, key) for _, key in _NUMBERS)
-        name = f"{mark}{row['estimator']} {row['variant']}"
+        name = f"{mark}{short_name(row['estimator'])} {row['variant']}"
         shown.add_row(name.rstrip(), _text(row["trained"]), *cells, style=style)
     console.print(shown)
     for row in table["refused"]:

@@ -15,7 +15,7 @@ import tyro
 
 from rlgrad import cards
 from rlgrad.arguments import parse_pairs
-from rlgrad.config import FIELDS, Config
+from rlgrad.config import FIELDS, Config, own_module
 from rlgrad.errors import UsageError
 from rlgrad.options import Options, checked, parse_seeds
 from rlgrad.report import print_summary
@@ -57,7 +57,7 @@ class Train:
     seeds: str | None = None
     """Several seeds, trained together: a count (10), a range (0-9) or a list (1,5,7)."""
     env_module: tuple[str, ...] = ()
-    """Modules to import first, which register environments."""
+    """Modules to import first, which register environments or hold estimators."""
     env_kwargs: tuple[str, ...] = ()
     """key:value pairs for the environment's constructor, such as map_name:8x8."""
     peer_arg: tuple[str, ...] = ()
@@ -104,9 +104,9 @@ class Train:
             asked["seeds"] = tuple(seeds)
         _refuse_other(run, asked)
         options = {key: value for key, value in chosen.items() if key not in FIELDS}
-        # An environment that is named with its module is consent to import that.
+        # An environment or estimator that is named with its module is consent to import that.
         named = [module for module in (self.env.rpartition(":")[0],) if module]
-        modules = (*self.env_module, *named)
+        modules = (*self.env_module, *named, *own_module(flags.get("estimator")))
         again = Resume(str(run.path), total, modules, self.json, self.run)
         return again.execute(options)
 
@@ -130,24 +130,24 @@ def _refuse_other(run: Run, asked: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a run that was killed or stopped, or extend a finished one by a larger -n."""
+    """Go on with a run that was killed or stopped, or extend one by a larger -n."""
 
     path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, or "latest"."""
     total_timesteps: int | None = None
     """A larger budget, valid env steps per seed (also -n). Default: the run's own."""
     env_module: tuple[str, ...] = ()
-    """Modules to import first, which register environments."""
+    """Modules to import first, which register environments or hold estimators."""
     json: bool = False
     """Print the result as JSON on standard output."""
-    options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
+    run: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=Options)
 
     def execute(self, chosen: dict[str, Any]) -> int:
         """Train on; options that were not given are those that the run was begun with."""
         with _uncollected():
             from rlgrad.resuming import restart
 
-        log_dir = chosen.pop("log_dir", self.options.log_dir)
+        log_dir = chosen.pop("log_dir", self.run.log_dir)
         session = restart(self.path, self.total_timesteps, chosen, self.env_module, log_dir)
         return _trained(session, self.json, log_dir)
 

@@ -15,6 +15,7 @@ CASES = [
     "vq_vae.py --steps 3 --quantiser nearest",
     "vq_vae.py --steps 3 --quantiser sampled",
     "hard_attention.py --steps 3",
+    "linear_baseline.py",
     "discrete_vae.py --steps 2 --estimator rebar --latents 5 --categories 4",
 ]
 

@@ -21,9 +21,13 @@ _TRAINING = (
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare agents over many seeds: train what is missing, then report with intervals."""
+    """Compare agents over many seeds: train what is missing, report intervals."""
 
-    targets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ENV|RUN")]
+    targets: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="ENV|RUN", help_behavior_hint=""),
+    ]
     """Gymnasium ids, such as CartPole-v1; or directories of finished runs, compared as they are."""
     agents: str = "actor-critic,relax"
     """Agents and peers, such as reinforce,relax,sb3-ppo; see `rlgrad list agents`."""
@@ -44,7 +48,7 @@ class Compare:
     retrain: bool = False
     """Ignore finished runs with the same card."""
     env_module: tuple[str, ...] = ()
-    """Modules to import first, which register environments."""
+    """Modules to import first, which register environments or hold estimators."""
     env_kwargs: tuple[str, ...] = ()
     """key:value pairs for the environment's constructor, such as map_name:8x8."""
     log_dir: str = "runs"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlgrad.ambient import plain
+from rlgrad.config import own_module
 from rlgrad.errors import UsageError, nearest
 from rlgrad.finding import import_module, spec
 from rlgrad.lab import freeze
@@ -46,7 +47,8 @@ def variance(
     Args:
         target: Gymnasium id, or the name of a problem (``rlgrad list problems``); None: the run's
             environment.
-        estimators: names, also as "relax,reinforce"; "all": all that can be served.
+        estimators: names, also as "relax,reinforce", and ``module:Class`` for one of your own;
+            "all": all of rlgrad's that can be served.
         run: path of a run, "latest", or a ``Run``: its newest checkpoint is measured.
         checkpoint: file of a run instead.
         every: also each so-many-th checkpoint before it, in ``history``; 0: none.
@@ -64,8 +66,12 @@ def variance(
     Raises:
         UsageError: for bad input.
     """
-    names = estimators.split(",") if isinstance(estimators, str) else list(estimators)
-    chosen = None if names == ["all"] else [name.strip() for name in names]
+    listed = estimators.split(",") if isinstance(estimators, str) else list(estimators)
+    names = [name.strip() for name in listed]
+    chosen = None if names == ["all"] else names
+    env_modules = (*env_modules, *(module for each in names for module in own_module(each)))
+    for module in env_modules:
+        import_module(module)
     stored = run is not None or checkpoint is not None
     if target in PROBLEMS and not stored:
         own = {k: settings.pop(k) for k in ("draws", "train_steps") if k in settings}
@@ -83,7 +89,7 @@ def variance(
             raise UsageError("--every goes along the checkpoints of a run; give one with --run")
         if target is None:
             raise UsageError("variance needs a PROBLEM, an environment or --run RUN")
-        _check_known(target, env_modules)
+        _check_known(target)
         frozen, notes = freeze.fresh(target, agent, seed=seed or 0, env_kwargs=env_kwargs, **given)
         table = judged(frozen, chosen, how, progress)
         return dataclasses.replace(table, notes=notes)
@@ -94,12 +100,10 @@ def variance(
     return dataclasses.replace(tables[-1], history=tuple(tables[:-1]))
 
 
-def _check_known(target: str, env_modules: Sequence[str]) -> None:
+def _check_known(target: str) -> None:
     """Refuse what is neither a problem nor an environment."""
     if (Path(target) / "card.toml").is_file():
         raise UsageError(f"{target} is a run, not an environment; give it with run= or --run")
-    for module in env_modules:
-        import_module(module)
     try:
         spec(target)
     except UsageError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlgrad import card_files, cards
+from rlgrad.config import short_name
 from rlgrad.errors import UsageError
 from rlgrad.estimators import ESTIMATORS, Estimator, build, options
 from rlgrad.estimators.build import lookup
@@ -71,7 +72,7 @@ class Member:
     def label(self) -> str:
         """The estimator with what tells its rows apart."""
         stage = {None: "", False: "untrained", True: "trained"}[self.trained]
-        return " ".join(filter(None, [self.estimator, self.variant, stage]))
+        return " ".join(filter(None, [short_name(self.estimator), self.variant, stage]))
 
     def made(self, frozen: Frozen, size: float) -> Estimator:
         """The estimator, untrained, with the same parameters at each stage.
@@ -137,7 +138,7 @@ def members(
         base = _options(name, frozen)
         for variant, changed in VARIANTS.get(name, {"": {}}).items():
             both = {**base, **changed}
-            trained = ESTIMATORS[name].traits.trained
+            trained = lookup(name).traits.trained
             stages = (False, True)[name in TRAINED_ONLY : 1 + train]
             for stage in stages if trained else (None,):
                 found.append(Member(name, variant, both, stage))

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from rlgrad import terminal
 from rlgrad.bootstrap import Interval
+from rlgrad.config import short_name
 from rlgrad.lab.rows import Measurements, Row
 
 WIDE = 100  # columns of a terminal from which variances stand beside their ratios
@@ -148,7 +149,7 @@ def print_table(table: Measurements) -> None:
     for row in table.rows:
         sign = mark(table, row)
         style = {">": "bold", "!": "bold red"}.get(sign, "")
-        name = f"{sign}{row.estimator} {row.variant}".rstrip()
+        name = f"{sign}{short_name(row.estimator)} {row.variant}".rstrip()
         more = [number(row.variance.value)] if wide else []
         shown.add_row(name, *cells(row), *more, style=style)
     console.print(shown)

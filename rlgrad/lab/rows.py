@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlgrad.bootstrap import Interval
+from rlgrad.config import short_name
 from rlgrad.lab.members import BASELINE, Refusal
 from rlgrad.lab.split_result import Split
 from rlgrad.output import plain
@@ -53,7 +54,7 @@ class Row:
     def label(self) -> str:
         """The estimator with what tells its rows apart."""
         stage = {None: "", False: "untrained", True: "trained"}[self.trained]
-        return " ".join(filter(None, [self.estimator, self.variant, stage]))
+        return " ".join(filter(None, [short_name(self.estimator), self.variant, stage]))
 
 
 @dataclass(frozen=True)

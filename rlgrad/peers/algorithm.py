@@ -65,7 +65,7 @@ def algorithm_class(path: str) -> Any:
     """
     module, _, name = path.rpartition(".")
     hint = "; it comes with pip install rlgrad[contrib]" if module.startswith("sb3_contrib") else ""
-    found = import_module(module, "module", hint)
+    found = import_module(module, hint)
     cls = getattr(found, name, None)
     if isinstance(cls, type) and issubclass(cls, BaseAlgorithm) and not inspect.isabstract(cls):
         return cls

@@ -158,7 +158,7 @@ def measure_all(
     mean, gradient = problem.exact() if problem.enumerable else (None, None)
     results = []
     for name in (name for name in names if name not in {r.estimator for r in refused}):
-        trained = ESTIMATORS[name].traits.trained
+        trained = lookup(name).traits.trained
         for variant, chosen in VARIANTS.get(name, {"": {}}).items():
             for stage in (False, True)[: 1 + bool(train_steps)] if trained else (None,):
                 progress(f"{name} {variant}".strip() + (", training" if stage else ""))

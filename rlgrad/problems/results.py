@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from rlgrad.config import short_name
 from rlgrad.problems.base import Problem
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Result:
     def label(self) -> str:
         """The estimator with what tells its rows apart."""
         stage = {None: "", False: "untrained", True: "trained"}[self.trained]
-        return " ".join(filter(None, [self.estimator, self.variant, stage]))
+        return " ".join(filter(None, [short_name(self.estimator), self.variant, stage]))
 
     @property
     def log_variance(self) -> float:

@@ -33,7 +33,7 @@ class Tune:
     jobs: int = 0
     """Agents that are tuned at a time; 0: one per core."""
     env_module: tuple[str, ...] = ()
-    """Modules to import first, which register environments."""
+    """Modules to import first, which register environments or hold estimators."""
     env_kwargs: tuple[str, ...] = ()
     """key:value pairs for the environment's constructor, such as map_name:8x8."""
     out: str | None = None

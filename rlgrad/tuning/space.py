@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from rlgrad.config import Config
-from rlgrad.estimators import ESTIMATORS, options
+from rlgrad.estimators import options
+from rlgrad.estimators.build import lookup
 
 _RATES = {
     "learning_rate": (3e-4, 2e-2),
@@ -40,7 +41,7 @@ def space(config: Config) -> Space:
         config: the agent's settings before tuning.
     """
     episodes = config.signal == "return-to-go"
-    trained = ESTIMATORS[config.estimator].traits.trained
+    trained = lookup(config.estimator).traits.trained
     used = {
         "learning_rate": True,
         "critic_learning_rate": not episodes or config.action_critic,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Watch(Chosen):
-    """Watch a trained run play, in a window or as a video, with its probabilities and value."""
+    """Watch a trained run play, in a window or a video, with what it thinks."""
 
     episodes: int = 3
     """Fresh episodes."""
