@@ -15,6 +15,7 @@ from typing import Any
 
 import tyro
 
+from rlgrad.cluster.address import ADDRESS
 from rlgrad.errors import UsageError, nearest
 
 NARROWEST = 40
@@ -67,7 +68,17 @@ def spelled(flags: Flags, arguments: Sequence[str]) -> list[str]:
             elif str(getattr(flags.get(name), "type", "")).partition(" ")[0] == "int":
                 part = _whole(part)
             tokens.append(part)
-    return _gathered(flags, tokens)
+    return _gathered(flags, _completed(tokens))
+
+
+def _completed(tokens: Sequence[str]) -> list[str]:
+    """``--ray`` without an address is ``--ray auto``."""
+    found: list[str] = []
+    for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
+        found.append(token)
+        if token == "--ray" and not (ADDRESS.fullmatch(following) or "://" in following):
+            found.append("auto")
+    return found
 
 
 def _gathered(flags: Flags, tokens: Sequence[str]) -> list[str]:

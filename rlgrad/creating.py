@@ -17,7 +17,7 @@ from rlgrad.card_files import safe_name
 from rlgrad.cards import Resolved
 from rlgrad.errors import UsageError
 from rlgrad.options import Options
-from rlgrad.output import write_whole
+from rlgrad.output import fresh_folder, write_whole
 from rlgrad.peer_cards import tables
 from rlgrad.store import FORMAT, Run
 from rlgrad.versions import versions
@@ -64,16 +64,8 @@ def create(
     """
     log_dir = Path(options.log_dir)
     parent = log_dir / safe_name(resolved.env.id) / safe_name(resolved.agent)
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        for attempt in range(1000):
-            path = parent / (f"{stamp}_{attempt}" if attempt else stamp)
-            try:
-                path.mkdir()
-                break
-            except FileExistsError:
-                continue
+        path = fresh_folder(parent)
         (path / "checkpoints").mkdir()
         about = {
             "command": sys.argv,

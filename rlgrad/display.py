@@ -131,6 +131,7 @@ class Board:
             TextColumn("{task.fields[status]}"),
         )
         self._tasks: dict[str, TaskID] = {}
+        self._waits: TaskID | None = None
         self.say = self._screen.say
 
     def __enter__(self) -> Board:
@@ -149,6 +150,20 @@ class Board:
             self._tasks[label], completed=status.step, total=status.total, status=briefly(status)
         )
         self._screen.seldom(f"{label}: {describe(status)}")
+
+    def resize(self, total: int) -> None:
+        """Say how many there will be after all."""
+        self._total = total
+
+    def waiting(self, count: int) -> None:
+        """Show how many have not begun, since there is no room for them."""
+        progress = self._screen.progress
+        if self._waits is not None:
+            progress.remove_task(self._waits)
+        told = f"{count} of {self._total} wait for free CPUs"
+        self._waits = progress.add_task(told, total=None, status="") if count else None
+        if count:
+            self._screen.seldom(told)
 
     def done(self, label: str, how: str = "done") -> None:
         """One has ended; its line stays."""

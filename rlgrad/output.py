@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -86,7 +86,12 @@ def to_disk(path: Path) -> Iterator[None]:
         raise UsageError(f"cannot write to {path}: {error.strerror or error}") from None
 
 
-def _checked(names: Sequence[str]) -> None:
+def check_names(names: Iterable[str]) -> None:
+    """Refuse what is no name of a file inside a folder: ``..``, absolute, empty parts.
+
+    Raises:
+        UsageError: naming it.
+    """
     for name in names:
         parts = name.split("/")
         bad = {"", ".", ".."} & set(parts) or "\\" in name or "\0" in name
@@ -129,6 +134,27 @@ def new_folder(output: str | None, parent: Path) -> Path:
     return folder
 
 
+def fresh_folder(parent: Path) -> Path:
+    """Make a folder named by the time, one that nobody else has made.
+
+    Args:
+        parent: made if missing.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for attempt in range(1000):
+        path = parent / (f"{stamp}_{attempt}" if attempt else stamp)
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            continue
+    raise FileExistsError(errno.EEXIST, "a thousand runs began in this second", str(parent))
+
+
 def write_folder(path: Path, files: Mapping[str, bytes]) -> Path:
     """Write a folder that is new, whole or not at all; ``path_1`` and so on where it exists.
 
@@ -144,7 +170,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> Path:
     Raises:
         UsageError: for a name that leaves the folder, and where the disk refuses.
     """
-    _checked(list(files))
+    check_names(files)
     target = path.resolve()
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:

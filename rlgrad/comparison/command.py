@@ -15,7 +15,7 @@ from rlgrad.peer_cards import SHARED
 from rlgrad.terminal import out, tell
 
 _TRAINING = (
-    *SHARED, "agents", "seeds", "eval_episodes", "jobs", "alone", "retrain", "env_kwargs",
+    *SHARED, "agents", "seeds", "eval_episodes", "jobs", "ray", "alone", "retrain", "env_kwargs",
 )  # fmt: skip
 
 
@@ -42,7 +42,10 @@ class Compare:
     eval_episodes: int = 100
     """Fresh episodes per seed, by sampling and as many by argmax."""
     jobs: int = 0
-    """Processes at a time; 0: one per core."""
+    """Processes at a time, or tasks with --ray; 0: one per core."""
+    ray: Annotated[str | None, tyro.conf.arg(metavar="[auto|HOST:PORT]")] = None
+    """Train as tasks of a Ray cluster, see docs/cluster.md: alone or auto joins one that runs on
+    this machine, or else starts one here; HOST:PORT joins that one; local starts one."""
     alone: bool = False
     """Train the first seed in a process of its own as well, for the seconds of one seed alone."""
     retrain: bool = False
@@ -90,6 +93,7 @@ class Compare:
             "agents": self.agents,
             "seeds": self.seeds,
             "jobs": self.jobs,
+            "ray": self.ray,
             "alone": self.alone,
             "retrain": self.retrain,
             "eval_episodes": self.eval_episodes,

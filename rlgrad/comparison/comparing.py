@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rlgrad.cluster.address import need_ray
 from rlgrad.comparison import plan
 from rlgrad.comparison.floor import floors
 from rlgrad.comparison.gathering import from_paths, gather
 from rlgrad.comparison.plan import Request, Task
 from rlgrad.comparison.records import LEAST_EPISODES, Entry, check_seed
 from rlgrad.comparison.results import Comparison
-from rlgrad.comparison.workers import train_all
+from rlgrad.comparison.workers import TRAINS, Local, train_all
 from rlgrad.config import FIELDS
 from rlgrad.cores import cores
 from rlgrad.display import Board
@@ -23,6 +24,7 @@ from rlgrad.finding import import_module
 from rlgrad.loading import require_modules
 from rlgrad.options import checked, parse_seeds
 from rlgrad.peer_cards import SHARED
+from rlgrad.sending import packed
 from rlgrad.store import read_run
 from rlgrad.training import engine
 
@@ -40,6 +42,7 @@ def compare(
     env_kwargs: Mapping[str, Any] | None = None,
     env_modules: Sequence[str] = (),
     log_dir: str | os.PathLike[str] = "runs",
+    ray: str | None = None,
     quiet: bool = False,
     **flags: Any,
 ) -> Comparison:
@@ -49,13 +52,15 @@ def compare(
         *targets: Gymnasium ids, or directories of finished runs.
         agents: names of agents and peers, as a sequence or joined by commas.
         seeds: a count, a range "0-9", or a sequence of seeds.
-        jobs: processes at a time; 0: one per core.
+        jobs: processes or tasks at a time; 0: one per core.
         alone: train the first seed in a process of its own as well, for its seconds.
         retrain: ignore finished runs.
         eval_episodes: fresh episodes per seed, by sampling and as many by argmax.
         env_kwargs: for the environments' constructors.
         env_modules: to import first, where an environment is not Gymnasium's.
         log_dir: where runs are kept and found.
+        ray: train as tasks of a Ray cluster: "auto" (one that runs here, else one of its own),
+            "local" (always one of its own) or HOST:PORT; None: in processes of this machine.
         quiet: show no progress.
         **flags: ``total_timesteps``, ``num_envs``, ``max_episode_steps`` for all agents.
 
@@ -79,7 +84,7 @@ def compare(
     request = _request(
         [str(target) for target in targets], agents, seeds, flags,
         env_kwargs=dict(env_kwargs or {}), env_modules=tuple(env_modules), log_dir=str(log_dir),
-        eval_episodes=eval_episodes, jobs=jobs, alone=alone, retrain=retrain,
+        eval_episodes=eval_episodes, jobs=jobs, alone=alone, retrain=retrain, ray=ray,
     )  # fmt: skip
     return _judged(request, *_trained(request, quiet))
 
@@ -131,7 +136,8 @@ def _request(
             f"got --eval-episodes {rest['eval_episodes']}; a comparison needs at least "
             f"{LEAST_EPISODES} episodes per seed"
         )
-    rest["jobs"] = rest["jobs"] or cores()
+    if rest["ray"] is not None:
+        need_ray(rest["ray"])
     envs = tuple(dict.fromkeys(map(str, targets)))
     return Request(envs, tuple(dict.fromkeys(names)), tuple(parse_seeds(seeds)), flags, **rest)
 
@@ -147,7 +153,7 @@ def _check(request: Request, tasks: Sequence[Task]) -> None:
 
 def _trained(request: Request, quiet: bool) -> tuple[list[str], list[str]]:
     """Train what is missing; (paths of all runs, notes)."""
-    planned = plan.make(request)
+    planned = plan.make(request, request.jobs or cores())
     _check(request, planned.tasks)
     board = Board(len(planned.tasks), quiet)
     if planned.runs:
@@ -158,21 +164,49 @@ def _trained(request: Request, quiet: bool) -> tuple[list[str], list[str]]:
     runs = [str(run.path) for run in planned.runs]
     if not planned.tasks:
         return runs, planned.notes
-    jobs = min(request.jobs, len(planned.tasks))
-    board.say(f"training {len(planned.tasks)} blocks of seeds in {jobs} processes")
-    shared = {
-        "flags": dict(request.flags),
-        "env_kwargs": dict(request.env_kwargs),
-        "env_modules": list(request.env_modules),
-        "options": {"log_dir": request.log_dir, "eval_episodes": request.eval_episodes},
-    }
-    fresh, wrong = train_all(planned.tasks, shared, jobs, board)
+    if request.ray is None:
+        jobs = min(request.jobs or cores(), len(planned.tasks))
+        board.say(f"training {len(planned.tasks)} blocks of seeds in {jobs} processes")
+        fresh, wrong = train_all(planned.tasks, _arguments(request), Local(jobs), board)
+    else:
+        fresh, wrong = _on_ray(request, board)
     if wrong:
         raise UsageError(
             "; ".join(wrong) + f"; the other {len(runs) + len(fresh)} runs are kept, and the same "
             "command goes on from them"
         )
     return [*runs, *fresh], planned.notes
+
+
+def _arguments(request: Request) -> Callable[[Task], dict[str, Any]]:
+    """What a worker is told of a task."""
+    shared = {
+        "root": request.log_dir,
+        "env_modules": list(request.env_modules),
+        "options": {"eval_episodes": request.eval_episodes},
+    }
+
+    def told(task: Task) -> dict[str, Any]:
+        resolved = plan.resolve(request, task.env, task.agent)
+        return {**shared, "what": packed(resolved), "seeds": task.seeds}
+
+    return told
+
+
+def _on_ray(request: Request, board: Board) -> tuple[list[str], list[str]]:
+    """Train what is missing as tasks of a Ray cluster, in blocks for as many CPUs as it has."""
+    from rlgrad.cluster.crew import Cluster
+    from rlgrad.cluster.sizing import place_of_run
+
+    assert request.ray is not None
+    cluster = Cluster(
+        request.ray, request.jobs, TRAINS, lambda task: place_of_run(request, task, cluster.gpus)
+    )
+    tasks = plan.make(request, cluster.jobs).tasks
+    board.resize(len(tasks))
+    board.say(cluster.told)
+    board.say(f"training {len(tasks)} blocks of seeds as tasks of Ray, {cluster.jobs} at a time")
+    return train_all(tasks, _arguments(request), cluster, board)
 
 
 def _judged(request: Request, paths: Sequence[str], notes: Sequence[str]) -> Comparison:

@@ -16,28 +16,18 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import IO, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rlgrad.allocator import keep_freed_memory
+from rlgrad.comparison.process import Wire
 from rlgrad.display import Display, Status
 from rlgrad.errors import UsageError
 
+if TYPE_CHECKING:
+    from rlgrad.session import Session
+
 EVERY = 0.2  # seconds between lines of status
-
-
-class Wire:
-    """Lines of JSON to the process that waits for them."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self.file = file
-
-    def send(self, **news: Any) -> None:
-        """A line; where nobody listens any more, training stops as on a SIGTERM."""
-        try:
-            self.file.write(json.dumps(news) + "\n")
-            self.file.flush()
-        except (BrokenPipeError, ValueError):
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Reporter(Display):
@@ -55,19 +45,26 @@ class Reporter(Display):
             self._sent = now
 
 
-def _train(task: dict[str, Any], wire: Wire) -> dict[str, Any]:
-    """Train one block; returns the last line."""
-    from rlgrad import cards
+def _begun(task: dict[str, Any], display: Display) -> Session:
+    """The session of a task: a new run below its root, or one in there that goes on."""
     from rlgrad.comparison.plan import stepping
     from rlgrad.options import checked
+    from rlgrad.resuming import restart
+    from rlgrad.sending import unpacked
     from rlgrad.training import start
 
+    if task.get("resume"):
+        path = Path(task["root"]) / task["resume"]
+        return restart(path, env_modules=task["env_modules"], display=display)
+    resolved = unpacked(task["what"])
+    options = {**task["options"], "log_dir": task["root"], "quiet": True}
+    return start(resolved, task["seeds"], checked({**options, "vec": stepping(resolved)}), display)
+
+
+def _train(task: dict[str, Any], wire: Wire) -> dict[str, Any]:
+    """Train one block; returns the last line."""
     try:
-        resolved = cards.resolve(
-            task["env"], task["agent"], None, task["flags"], task["env_kwargs"], task["env_modules"]
-        )
-        options = checked({**task["options"], "quiet": True, "vec": stepping(resolved)})
-        session = start(resolved, task["seeds"], options, Reporter(wire))
+        session = _begun(task, Reporter(wire))
         session.go()
         return {"run": str(session.run.path), "signal": session.signal}
     except UsageError as error:

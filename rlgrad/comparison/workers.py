@@ -1,111 +1,22 @@
-"""Training in several processes at once, and what a person sees of it.
-
-A worker that dies takes down its own block only: the block is named with what the worker last said,
-and a fresh worker goes on with the next.
-"""
+"""Training in several processes at once, here or in a cluster, and what a person sees of it."""
 
 from __future__ import annotations
 
-import json
-import os
 import queue
 import signal
-import subprocess
-import sys
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import FrameType
-from typing import IO, Any
+from typing import Any, Protocol, runtime_checkable
 
 from rlgrad.comparison.plan import Task
+from rlgrad.comparison.process import Worker
 from rlgrad.display import Board, Status
 
-GRACE = 30.0  # seconds that an interrupted worker has for its last checkpoint
-_LAST_WORDS = 2_000  # bytes of a dead worker's standard error that are looked at
-
-
 TRAINS = "rlgrad.comparison.worker"
-
-
-class Worker:
-    """A process that trains one task after another.
-
-    Args:
-        module: what it runs.
-    """
-
-    def __init__(self, module: str = TRAINS) -> None:
-        self.process: subprocess.Popen[str] | None = None
-        self._module = module
-        self._words: IO[bytes] | None = None
-
-    def _start(self) -> subprocess.Popen[str]:
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        return subprocess.Popen(
-            [sys.executable, "-m", self._module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._words,
-            text=True,
-            encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,  # so that the terminal's Ctrl-C reaches the caller alone
-        )
-
-    def work(self, arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Train; yields news, of which the last has "run" or "error"."""
-        if self.process is not None and self.process.poll() is not None:
-            self._release()
-            self.process = None
-        self.process = self.process or self._start()
-        pipe, news = self.process.stdin, self.process.stdout
-        assert pipe is not None
-        assert news is not None
-        try:
-            pipe.write(json.dumps(arguments) + "\n")
-            pipe.flush()
-            for line in news:
-                told = json.loads(line)
-                yield told
-                if not told.keys() & {"status", "say"}:
-                    return
-        except BrokenPipeError:
-            pass
-        yield {"error": f"its process ended with status {self.process.wait()}{self._said()}"}
-
-    def _said(self) -> str:
-        assert self._words is not None
-        self._words.seek(0, os.SEEK_END)
-        self._words.seek(max(0, self._words.tell() - _LAST_WORDS))
-        lines = self._words.read().decode(errors="replace").strip().splitlines()
-        return f": {lines[-1]}" if lines else ""
-
-    def close(self, kindly: bool = True) -> None:
-        """End the process: after its task, or by SIGTERM, which lets it save, and then by force."""
-        if self.process is None:
-            return
-        assert self.process.stdin is not None
-        if not kindly:
-            self.process.terminate()
-        with suppress(BrokenPipeError):
-            self.process.stdin.close()
-        try:
-            self.process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self._release()
-
-    def _release(self) -> None:
-        """Close the files of a process that has ended."""
-        assert self.process is not None
-        for file in (self.process.stdin, self.process.stdout, self._words):
-            if file is not None:
-                with suppress(BrokenPipeError):
-                    file.close()
+Told = queue.Queue[tuple[Task | None, dict[str, Any]]]
+"""News of tasks; None for the task: a thread has no more."""
 
 
 @contextmanager
@@ -127,21 +38,79 @@ def _termination() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@runtime_checkable
+class Crew(Protocol):
+    """Who does tasks: processes here, or a cluster."""
+
+    @property
+    def jobs(self) -> int:
+        """Tasks at a time, as far as is known."""
+
+    def begin(
+        self, tasks: Sequence[Task], arguments: Callable[[Task], Mapping[str, Any]], told: Told
+    ) -> int:
+        """Begin tasks in their order; returns how many threads will tell that they have ended."""
+
+    def end(self, kindly: bool) -> None:
+        """Let go of all processes: after their tasks, or now, once they have saved."""
+
+
+class Local:
+    """Processes on this machine.
+
+    Args:
+        jobs: at a time.
+        module: what they run.
+    """
+
+    def __init__(self, jobs: int, module: str = TRAINS) -> None:
+        self.jobs, self._module = jobs, module
+        self._waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._workers: list[Worker] = []
+
+    def begin(
+        self, tasks: Sequence[Task], arguments: Callable[[Task], Mapping[str, Any]], told: Told
+    ) -> int:
+        """See ``Crew``."""
+        for task in tasks:
+            self._waiting.put(task)
+        self._workers = [Worker(self._module) for _ in range(min(self.jobs, len(tasks)))]
+
+        def serve(worker: Worker) -> None:
+            while not self._waiting.empty():
+                try:
+                    task = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+                for news in worker.work(arguments(task)):
+                    told.put((task, news))
+            told.put((None, {}))
+
+        for worker in self._workers:
+            threading.Thread(target=serve, args=(worker,), daemon=True).start()
+        return len(self._workers)
+
+    def end(self, kindly: bool) -> None:
+        """See ``Crew``."""
+        while not kindly and not self._waiting.empty():
+            self._waiting.get()
+        for worker in self._workers:
+            worker.close(kindly)
+
+
 def train_all(
     tasks: Sequence[Task],
-    arguments: Mapping[str, Any],
-    jobs: int,
+    arguments: Callable[[Task], Mapping[str, Any]],
+    crew: Crew,
     board: Board,
-    module: str = TRAINS,
 ) -> tuple[list[str], list[str]]:
-    """Train tasks, at most ``jobs`` at a time.
+    """Train tasks.
 
     Args:
         tasks: in the order in which they are begun.
-        arguments: what all tasks share, as the module expects it.
-        jobs: processes.
+        arguments: of a task, as its worker's module expects them.
+        crew: who trains.
         board: shows where each stands.
-        module: what the processes run.
 
     Returns:
         Paths of the runs, and what went wrong in words.
@@ -149,55 +118,29 @@ def train_all(
     Raises:
         KeyboardInterrupt: after the workers have saved what they had.
     """
-    waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
-    for task in tasks:
-        waiting.put(task)
-    told: queue.Queue[tuple[Task | None, dict[str, Any]]] = queue.Queue()
-    workers = [Worker(module) for _ in range(min(jobs, len(tasks)))]
-
-    def serve(worker: Worker) -> None:
-        while not waiting.empty():
-            try:
-                task = waiting.get_nowait()
-            except queue.Empty:
-                break
-            known = {"env": task.env, "agent": task.agent, "seeds": task.seeds}
-            for news in worker.work({**arguments, **known}):
-                told.put((task, news))
-        told.put((None, {}))
-
-    threads = [threading.Thread(target=serve, args=(w,), daemon=True) for w in workers]
+    told: Told = queue.Queue()
     runs: list[str] = []
     wrong: list[str] = []
     kindly = False
     try:
         with _termination(), board:
-            for thread in threads:
-                thread.start()
-            _listen(told, len(threads), board, runs, wrong)
+            _listen(told, crew.begin(tasks, arguments, told), board, runs, wrong)
         kindly = True
     finally:
-        while not kindly and not waiting.empty():
-            waiting.get()
-        for worker in workers:
-            worker.close(kindly)
+        crew.end(kindly)
     return runs, wrong
 
 
-def _listen(
-    told: queue.Queue[tuple[Task | None, dict[str, Any]]],
-    threads: int,
-    board: Board,
-    runs: list[str],
-    wrong: list[str],
-) -> None:
+def _listen(told: Told, threads: int, board: Board, runs: list[str], wrong: list[str]) -> None:
     """Take in news until all threads have no more."""
     while threads:
         try:
             task, news = told.get(timeout=0.5)  # a blocking get would hold back Ctrl-C on Windows
         except queue.Empty:
             continue
-        if task is None:
+        if "waiting" in news:
+            board.waiting(news["waiting"])
+        elif task is None:
             threads -= 1
         elif "status" in news:
             board.update(task.label, Status(*news["status"]))

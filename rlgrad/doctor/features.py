@@ -22,6 +22,7 @@ EXTRAS = {
     "watch": (("pygame", "imageio_ffmpeg", "moviepy"), "rlgrad watch: windows and videos"),
     "onnx": (("onnx", "onnxruntime"), "rlgrad export --onnx"),
     "tune": (("optuna",), "rlgrad tune"),
+    "ray": (("ray",), "--ray: runs over a cluster"),
     "contrib": (("sb3_contrib",), "peers of sb3-contrib, such as sb3:sb3_contrib.TRPO"),
     "toy-text": (("pygame",), "drawing FrozenLake, Taxi, CliffWalking, Blackjack"),
     "box2d": (("Box2D", "pygame"), "LunarLander"),

@@ -32,6 +32,8 @@ class Tune:
     """Env steps per seed and trial (also -n). Default: the environment card's."""
     jobs: int = 0
     """Agents that are tuned at a time; 0: one per core."""
+    ray: Annotated[str | None, tyro.conf.arg(metavar="[auto|HOST:PORT]")] = None
+    """Tune agents as tasks of a Ray cluster; as for `rlgrad compare`, see docs/cluster.md."""
     env_module: tuple[str, ...] = ()
     """Modules to import first, which register environments or hold estimators."""
     env_kwargs: tuple[str, ...] = ()
@@ -55,7 +57,7 @@ class Tune:
             self.env, self.agents, trials=self.trials, budget=self.budget, seeds=self.seeds,
             total_timesteps=self.total_timesteps,
             env_kwargs=parse_pairs(self.env_kwargs, "--env-kwargs"), env_modules=self.env_module,
-            out=self.out, jobs=self.jobs, log_dir=self.log_dir, quiet=self.quiet,
+            out=self.out, jobs=self.jobs, log_dir=self.log_dir, ray=self.ray, quiet=self.quiet,
         )  # fmt: skip
         if self.json:
             out(json.dumps(found.to_dict()))

@@ -10,18 +10,22 @@ from typing import Any
 
 from rlgrad.card_files import safe_name
 from rlgrad.cards import Resolved
+from rlgrad.cluster.address import need_ray
 from rlgrad.comparison.floor import random_score
 from rlgrad.comparison.plan import Task
-from rlgrad.comparison.workers import train_all
+from rlgrad.comparison.workers import Crew, Local, train_all
 from rlgrad.config import as_table
 from rlgrad.display import Board
 from rlgrad.errors import UsageError
 from rlgrad.output import to_disk, write_whole
+from rlgrad.sending import packed
 from rlgrad.tuning import writing
 from rlgrad.tuning.records import Tuned
 from rlgrad.tuning.request import Request, asked, made_ready, need_optuna
 from rlgrad.tuning.results import Tuning
 from rlgrad.tuning.space import describe, space
+
+_WORKER = "rlgrad.tuning.worker"
 
 
 def tune(
@@ -37,6 +41,7 @@ def tune(
     out: str | os.PathLike[str] | None = None,
     jobs: int = 0,
     log_dir: str | os.PathLike[str] = "runs",
+    ray: str | None = None,
     quiet: bool = False,
 ) -> Tuning:
     """Tune agents on an environment, with as many trials each; the same call goes on.
@@ -54,6 +59,7 @@ def tune(
             in ``log_dir/tune/<environment>``.
         jobs: agents that are tuned at a time, each in a process; 0: one per core.
         log_dir: where studies are kept and found.
+        ray: tune as tasks of a Ray cluster, see ``rlgrad.compare``; None: in processes here.
         quiet: show no progress.
 
     Raises:
@@ -61,6 +67,8 @@ def tune(
         KeyboardInterrupt: after Ctrl-C; the trials that had ended are kept.
     """
     need_optuna()
+    if ray is not None:
+        need_ray(ray)
     request = asked(
         env, agents, trials, budget, seeds, jobs, tuple(env_modules),
         Path(log_dir) / "tune" / safe_name(env),
@@ -73,7 +81,7 @@ def tune(
     board = Board(len(missing), quiet)
     for note in dict.fromkeys(note for card in resolved for note in card.notes):
         board.say(f"note: {note}")
-    _run(request, missing, resolved[0].config.total_timesteps, board)
+    _run(request, [card for card in resolved if card.agent in missing], board, ray)
     found = _found(request)
     for each in found:
         writing.write(each, files[each.agent])
@@ -118,35 +126,48 @@ def _begin(request: Request, resolved: Resolved, floor: float) -> int:
         study.close()
 
 
-def _run(request: Request, missing: Sequence[str], steps: int, board: Board) -> None:
+def _run(request: Request, missing: Sequence[Resolved], board: Board, ray: str | None) -> None:
     """Run the trials of the agents that have too few, an agent to a process."""
     if not missing:
         return
-    tasks = [Task(request.env, agent, request.seeds) for agent in missing]
+    tasks = [Task(request.env, card.agent, request.seeds) for card in missing]
     share = None if request.budget is None else 3600 * request.budget / len(request.agents)
     shared = {
         "root": str(request.root),
         "trials": request.trials,
         "cpu_seconds": share,
-        "env_modules": list(request.modules),
+        "seeds": request.seeds,
     }
-    jobs = min(request.jobs, len(tasks))
+    cards = {card.agent: packed(card) for card in missing}
+    crew = _crew(request, len(tasks), board, ray)
     board.say(
-        f"tuning {', '.join(missing)} on {request.env}, {request.trials} trials each of "
-        f"{len(request.seeds)} seeds x {steps:,} env steps, {jobs} at a time"
+        f"tuning {', '.join(cards)} on {request.env}, {request.trials} trials each of "
+        f"{len(request.seeds)} seeds x {missing[0].config.total_timesteps:,} env steps, "
+        f"{crew.jobs} at a time"
+    )
+    kept = (
+        f"trials that had ended are kept in {request.root}, and the same command goes on from them"
     )
     try:
-        _, wrong = train_all(tasks, shared, jobs, board, "rlgrad.tuning.worker")
+        _, wrong = train_all(tasks, lambda task: {**shared, "what": cards[task.agent]}, crew, board)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"stopped; trials that had ended are kept in {request.root}, and the same command goes "
-            "on from them"
-        ) from None
+        raise KeyboardInterrupt(f"stopped; {kept}") from None
     if wrong:
-        raise UsageError(
-            "; ".join(wrong) + f"; trials that had ended are kept in {request.root}, and the same "
-            "command goes on from them"
-        )
+        raise UsageError(f"{'; '.join(wrong)}; {kept}")
+
+
+def _crew(request: Request, agents: int, board: Board, ray: str | None) -> Crew:
+    """Who runs the trials: processes here, or a Ray cluster."""
+    if ray is None:
+        return Local(min(request.jobs or os.cpu_count() or 1, agents), _WORKER)
+    from rlgrad.cluster.crew import Cluster, Place
+
+    def place(task: Task) -> Place:
+        return Place(str(request.root / safe_name(task.agent)), str(request.root), 1)
+
+    cluster = Cluster(ray, request.jobs, _WORKER, place)
+    board.say(cluster.told)
+    return cluster
 
 
 def _found(request: Request) -> tuple[Tuned, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ class Request:
     trials: int
     budget: float | None
     jobs: int
+    """Agents at a time; 0: one per core."""
     modules: tuple[str, ...]
     root: Path
     """Folder of the studies."""
@@ -79,9 +79,7 @@ def asked(
             f"got seed {shared[0]} to tune on, and results are reported on {spans}; a setting that "
             "is chosen on them flatters itself: take others, such as --seeds 1000-1009"
         )
-    return Request(
-        env, tuple(names), found, trials, budget, jobs or os.cpu_count() or 1, modules, root
-    )
+    return Request(env, tuple(names), found, trials, budget, jobs, modules, root)
 
 
 def made_ready(

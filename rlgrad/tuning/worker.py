@@ -6,13 +6,19 @@ Its protocol is that of ``rlgrad.comparison.worker``; the last line names the st
 from __future__ import annotations
 
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rlgrad.card_files import safe_name
-from rlgrad.comparison.worker import Reporter, Wire, serve
+from rlgrad.cards import Resolved
+from rlgrad.comparison.process import Wire
+from rlgrad.comparison.worker import Reporter, serve
+from rlgrad.config import Config, check
 from rlgrad.display import Status
 from rlgrad.errors import UsageError
+from rlgrad.finding import import_module
+from rlgrad.sending import unpacked
 from rlgrad.signals import Signals
 
 
@@ -21,11 +27,14 @@ def _tune(task: dict[str, Any], wire: Wire) -> dict[str, Any]:
     from rlgrad.tuning.study import Study
 
     try:
-        study = Study(Path(task["root"]) / safe_name(task["agent"]))
+        resolved = unpacked(task["what"])
+        for module in resolved.env.modules:
+            import_module(module)
+        study = Study(Path(task["root"]) / safe_name(resolved.agent))
         signals = Signals(lambda line: None)
         try:
             with signals:
-                _trials(study, task, wire, signals)
+                _trials(study, resolved, task, wire, signals)
         finally:
             study.close()
         return {"run": str(study.folder), "signal": signals.number}
@@ -36,9 +45,9 @@ def _tune(task: dict[str, Any], wire: Wire) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def _trials(study: Any, task: dict[str, Any], wire: Wire, signals: Signals) -> None:
+def _trials(study: Any, base: Resolved, task: dict[str, Any], wire: Wire, signals: Signals) -> None:
     """Trials until there are enough, the CPU-seconds are used up, or a signal asks for the end."""
-    agent, wanted, most = task["agent"], task["trials"], task["cpu_seconds"]
+    agent, wanted, most = base.agent, task["trials"], task["cpu_seconds"]
     while not signals.number:
         done = study.trials()
         spent = sum(trial.cpu_seconds for trial in done)
@@ -50,24 +59,22 @@ def _trials(study: Any, task: dict[str, Any], wire: Wire, signals: Signals) -> N
                 f"budget is used up ({spent / 3600:.3g} of {most / 3600:.3g} CPU-hours)"
             )
             return
-        _one(study, task, wire, signals, len(done))
+        _one(study, base, task, wire, signals, len(done))
 
 
-def _one(study: Any, task: dict[str, Any], wire: Wire, signals: Signals, number: int) -> None:
+def _one(
+    study: Any, base: Resolved, task: dict[str, Any], wire: Wire, signals: Signals, number: int
+) -> None:
     """The next trial, told to the study and to whoever looks on."""
-    from rlgrad import cards
-    from rlgrad.config import Config, check
     from rlgrad.tuning.space import present, settings, space
     from rlgrad.tuning.trial import UnfitError, run, unfit
 
     about, reporter = study.about, Reporter(wire)
-    base = Config(**check(about["config"], f"{study.folder}"))
-    dimensions = space(base)
-    trial = study.ask(dimensions, present(dimensions, base))
-    resolved = cards.resolve(
-        task["env"], task["agent"], None, {**about["config"], **settings(trial.params)},
-        about["env_kwargs"], task["env_modules"],
-    )  # fmt: skip
+    config = Config(**check(about["config"], f"{study.folder}"))
+    dimensions = space(config)
+    trial = study.ask(dimensions, present(dimensions, config))
+    chosen = check({**about["config"], **settings(trial.params)}, f"{study.folder}")
+    resolved = replace(base, config=Config(**chosen), tuning={})
 
     def report(checkpoint: int, area: float) -> bool:
         trial.report(area, checkpoint)
@@ -85,12 +92,12 @@ def _one(study: Any, task: dict[str, Any], wire: Wire, signals: Signals, number:
         if not (isinstance(error, UnfitError) and number):
             study.tell(trial, None)
             raise
-        wire.send(say=f"{task['agent']} trial {number} counts as random actions: {error}")
+        wire.send(say=f"{base.agent} trial {number} counts as random actions: {error}")
         found = unfit(about["floor"], len(task["seeds"]))
     study.tell(trial, found)
     if found is not None:
         ended = "given up, area so far" if found["pruned"] else "area"
-        wire.send(say=f"{task['agent']} trial {number}: {ended} {found['area']:.4g}")
+        wire.send(say=f"{base.agent} trial {number}: {ended} {found['area']:.4g}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Trainings as tasks of a Ray cluster: what a node does, what the driver keeps."""
