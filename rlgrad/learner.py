@@ -183,8 +183,9 @@ class Learner(Acting):
         c = self.config
         if self.action_critic is not None:
             chosen = torch.cat([x, one_hot(draw).flatten(-2)], -1)
-            given = (each[:, :: c.thinning] for each in (chosen, credit, weight))
-            yield from self.action_critic.fitting(*given, share * c.critic_learning_rate, steps)
+            inputs, goal, counts = (each[:, :: c.thinning] for each in (chosen, credit, weight))
+            step_size = share * c.critic_learning_rate
+            yield from self.action_critic.fitting(inputs, goal, counts, step_size, steps)
         adams, rate = list(self.estimator_adams), share * c.estimator_learning_rate
         f = self.action_value(x[:, :: c.thinning])
         yield from estimator_steps(

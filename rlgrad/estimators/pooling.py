@@ -8,7 +8,7 @@ processes there are. Alone, each chain gets back what it gave, the same bits.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -27,6 +27,7 @@ class Batch(NamedTuple):
 Chain = Generator[Batch, Batch, None]
 
 
+@runtime_checkable
 class Pool(Protocol):
     """The processes whose rows make one batch."""
 
