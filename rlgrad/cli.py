@@ -21,6 +21,8 @@ from rlgrad.doctor.command import Doctor
 from rlgrad.errors import UsageError, is_out_of_memory, nearest, out_of_memory
 from rlgrad.exporting.command import Export
 from rlgrad.options import Options
+from rlgrad.ranks.launch import refuse
+from rlgrad.ranks.telling import tell
 from rlgrad.train_commands import Resume, Train
 from rlgrad.tuning.command import Tune
 from rlgrad.watching.command import Watch
@@ -100,6 +102,8 @@ def _answer(name: str, arguments: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise UsageError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
+    if COMMANDS[name] not in (Train, Resume):
+        refuse(f"rlgrad {name}", "call it without torchrun")
     return _run(name, arguments)
 
 
@@ -121,17 +125,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.out(end="")
         return status
     except KeyboardInterrupt as error:
-        terminal.tell(f"rlgrad: {str(error) or 'interrupted'}")
+        tell(str(error) or "interrupted")
         return 130
     except BrokenPipeError:
         return 141
     except (OSError, UsageError) as error:
-        terminal.tell(f"rlgrad: {error}")
+        tell(error)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        terminal.tell(f"rlgrad: {out_of_memory(error)}")
+        tell(out_of_memory(error))
         return 2
     finally:
         terminal.drop_output()

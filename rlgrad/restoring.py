@@ -15,6 +15,7 @@ from rlgrad.errors import UsageError, shown
 from rlgrad.forms import STANDING, record
 from rlgrad.places import take_places
 from rlgrad.preflight import fitting
+from rlgrad.ranks.one import Ranks
 from rlgrad.reading import conform
 from rlgrad.saving import Standing
 from rlgrad.store import Run
@@ -58,6 +59,16 @@ def newest(run: Run, notes: list[str]) -> Found | None:
     return None
 
 
+def shared(run: Run, found: Found | None, ranks: Ranks) -> Found | None:
+    """What the leader has found, read by all of its processes."""
+    name = ranks.told(found.path.name if found is not None else "")
+    if ranks.leads or not name:
+        return found
+    path = run.path / "checkpoints" / name
+    tensors, counters = store.load_checkpoint(path)
+    return Found(path, tensors, counters, Standing.of(counters, len(run.seeds)))
+
+
 def _check_record(run: Run, length: int) -> None:
     """Refuse a record whose first bytes, which stay, are no rows of the run's seeds."""
     path = run.path / "metrics.jsonl"
@@ -78,7 +89,8 @@ def _restore(trainer: Trainer, found: Found) -> int:
     trainer.episodes.load(tensors)
     trainer.iteration = int(counters["iteration"])
     trainer.outcomes = [Outcome.from_plain(each, total) for each in counters["outcomes"]]
-    trainer.clock = Clock(Seconds(*counters["seconds"]), trainer.beside)
+    before = Seconds(*counters["seconds"]) if trainer.ranks.leads else None
+    trainer.clock = Clock(before, trainer.beside)
     # Before whole episodes all lanes are reset; standing here once shows that they can be trusted.
     # A simulator's noise goes on; other lanes, where they start anew, take seeds of their own.
     seeds = trainer.lane_seeds(0 if trainer.lanes.simulator else trainer.iteration)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -169,10 +168,6 @@ class Trainer:
         """CPU-seconds that other processes have spent for this one."""
         return self.lanes.cpu_seconds() + self.ranks.cpu_seconds
 
-    def spent(self) -> float:
-        """CPU-seconds of this process and of its workers."""
-        return time.process_time() + self.lanes.cpu_seconds()
-
     def _noise(self, purpose: Purpose, copies: int = 1) -> Tensor:
         """This iteration's Exp(1) noise ``[S, T, N, D, A]``, with a leading K for K copies."""
         N, T, (D, A) = len(self.share_of_lanes), self.length, self.learner.shape
@@ -214,7 +209,7 @@ class Trainer:
 
     def _count(self, rollout: Rollout) -> None:
         """Count steps and episodes of the seeds that train, and say which of them are done."""
-        counted = self.ranks.counted(rollout, self.spent())
+        counted = self.ranks.counted(rollout, self.clock.read().cpu)
         if counted is None:  # the leader counts, and tells
             return
         active, seconds = self.active, self.clock.read()

@@ -153,7 +153,7 @@ class Captured:
                 if measure:
                     break
             self.read()
-            trainer.ranks.report(trainer.spent())
+            trainer.ranks.report(trainer.clock.read().cpu)
 
     def run(self, watch: Watch) -> None:
         """Train all seeds to their end, or until the watch stops it."""

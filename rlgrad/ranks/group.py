@@ -22,15 +22,11 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from rlgrad.errors import UsageError
-from rlgrad.ranks.launch import Launch
+from rlgrad.ranks.launch import Launch, LostError
 
 _KEYS = "rlgrad"
 PATIENCE = 3.0
 """Seconds in which the others have to show that they are still there when a message fails."""
-
-
-class LostError(UsageError):
-    """A message did not come through: a process is gone, or says why it ends."""
 
 
 def connect(launch: Launch, timeout: float) -> Any:
@@ -51,6 +47,14 @@ def connect(launch: Launch, timeout: float) -> Any:
     return PrefixStore(_KEYS, found)
 
 
+_present: list[Group] = []
+
+
+def present() -> Group | None:
+    """The group that this process is in, or was."""
+    return _present[-1] if _present else None
+
+
 class Group:
     """The processes of a torchrun.
 
@@ -69,6 +73,7 @@ class Group:
         """Spent in messages, waiting included, and how many there were."""
         self.store = connect(launch, timeout)
         self._set("at", f"process {os.getpid()} on {socket.gethostname()}")
+        _present[:] = [self]
         backend = "gloo"
         if torch.cuda.is_available() and dist.is_nccl_available():
             backend = "cpu:gloo,cuda:nccl"

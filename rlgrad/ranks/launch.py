@@ -10,6 +10,14 @@ from rlgrad.errors import UsageError, shown
 _NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
+class AgreedError(UsageError):
+    """A fault that every process knows of."""
+
+
+class LostError(UsageError):
+    """A message did not come through: a process is gone, or says why it ends."""
+
+
 class Launch(NamedTuple):
     """Which of how many processes this one is."""
 

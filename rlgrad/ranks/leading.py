@@ -18,7 +18,7 @@ from rlgrad.captured.tally import STATUS
 from rlgrad.clock import Seconds
 from rlgrad.engine import Engine, Outcome, Watch, exit_status, is_logged
 from rlgrad.infos import Taken
-from rlgrad.ranks.group import LostError
+from rlgrad.ranks.launch import LostError
 from rlgrad.ranks.many import Many
 from rlgrad.signals import Signals
 from rlgrad.store import Run

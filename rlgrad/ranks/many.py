@@ -14,16 +14,13 @@ from torch import Tensor
 
 from rlgrad.errors import UsageError, is_out_of_memory, out_of_memory
 from rlgrad.estimators.pooling import Pool
-from rlgrad.ranks.group import Group, LostError
+from rlgrad.ranks.group import Group
+from rlgrad.ranks.launch import AgreedError, LostError
 from rlgrad.ranks.pool import Spread
 from rlgrad.ranks.shares import joined, own, share
 from rlgrad.rollout import Rollout
 
 _COUNTED = ("terminated", "truncated", "valid")
-
-
-class AgreedError(UsageError):
-    """A fault that every process knows of."""
 
 
 class Many:
