@@ -22,6 +22,8 @@ from rlgrad.errors import UsageError, is_out_of_memory, nearest, out_of_memory
 from rlgrad.exporting.command import Export
 from rlgrad.helptexts import flow
 from rlgrad.options import Options
+from rlgrad.ranks.launch import refuse
+from rlgrad.ranks.telling import tell
 from rlgrad.train_commands import Resume, Train
 from rlgrad.tuning.command import Tune
 from rlgrad.watching.command import Watch
@@ -99,6 +101,8 @@ def _answer(name: str, arguments: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise UsageError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
+    if COMMANDS[name] not in (Train, Resume):
+        refuse(f"rlgrad {name}", "call it without torchrun")
     return _run(name, arguments)
 
 
@@ -120,17 +124,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.out(end="")
         return status
     except KeyboardInterrupt as error:
-        terminal.tell(f"rlgrad: {str(error) or 'interrupted'}")
+        tell(str(error) or "interrupted")
         return 130
     except BrokenPipeError:
         return 141
     except (OSError, UsageError) as error:
-        terminal.tell(f"rlgrad: {error}")
+        tell(error)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        terminal.tell(f"rlgrad: {out_of_memory(error)}")
+        tell(out_of_memory(error))
         return 2
     finally:
         terminal.drop_output()

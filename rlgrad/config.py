@@ -155,6 +155,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "save_freq": (0, None),
     "keep_last": (0, None),
     "log_freq": (0, None),
+    "rank_timeout": (1, 1 << 20),
 }
 
 

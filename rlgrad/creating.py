@@ -85,6 +85,11 @@ def create(
             f"cannot write runs to {log_dir}: {error.strerror or error}; "
             "choose another directory with --log-dir"
         ) from None
+    return run_of(resolved, seeds, path)
+
+
+def run_of(resolved: Resolved, seeds: Sequence[int], path: Path) -> Run:
+    """A run as ``create`` makes it, in a directory that is there."""
     return Run(
         path,
         resolved.env.id,

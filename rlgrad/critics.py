@@ -11,6 +11,7 @@ from rlgrad.config import Config
 from rlgrad.estimators.convolution import Image, ImageBlocks
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.estimators.passes import Blocks, TangentTrace
+from rlgrad.estimators.pooling import ALONE, Batch, Chain
 from rlgrad.estimators.statistics import row_share
 from rlgrad.images import make_network
 
@@ -54,13 +55,27 @@ class Critic(nn.Module):
             steps: how many.
             trace: of the first step, where it is known.
         """
+        ALONE.together(self.fitting(x, target, weight, step_size, steps, trace))
+
+    def fitting(
+        self,
+        x: Num[Tensor, "S *batch inputs"],
+        target: Float[Tensor, "S *batch"],
+        weight: Float[Tensor, "S *batch"],
+        step_size: Float[Tensor, "S 1"],
+        steps: int,
+        trace: Blocks | ImageBlocks | None = None,
+    ) -> Chain:
+        """As ``fit``, of rows that may be spread over processes; each step waits for all."""
         rows = len(x), -1, 1
         goal = target.reshape(rows)
         share = row_share(target, weight, len(x)).reshape(rows)
+        count = weight.flatten(1).sum(1)
         for _ in range(steps):
             trace = trace or self.network.blocks(x)
             error = (trace.output[..., :1] - goal) * share
-            self.adam.step(self.network.flat, trace.parameters(error), step_size)
+            (gradient,) = (yield Batch((trace.parameters(error),), count)).numbers
+            self.adam.step(self.network.flat, gradient, step_size)
             trace = None
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from rlgrad.estimators.base import Draw, score
 from rlgrad.estimators.convolution import SeedConv
 from rlgrad.estimators.networks import SeedMLP
+from rlgrad.estimators.pooling import ALONE, Batch, Pool
 from rlgrad.estimators.statistics import per_seed_mean
 from rlgrad.pullback import parameter_gradients
 
@@ -27,17 +28,24 @@ def entropy_slope(logits: Float[Tensor, "*batch D A"]) -> Float[Tensor, "*batch 
     return torch.where(p > 0, -p * (log_p + h), 0.0)
 
 
+def _means(numbers: list[Tensor], weight: Float[Tensor, "S T N"], pool: Pool) -> tuple[Tensor, ...]:
+    """Means ``[S]`` of numbers ``[S, ...]`` over the rows that count, of all processes."""
+    each = tuple(per_seed_mean(x, weight, len(weight)) for x in numbers)
+    return pool.pooled(Batch(each, weight.flatten(1).sum(1))).numbers
+
+
 def explained_variance(
-    prediction: Float[Tensor, "*batch"], target: Float[Tensor, "*batch"], weight: Tensor
+    prediction: Float[Tensor, "*batch"],
+    target: Float[Tensor, "*batch"],
+    weight: Tensor,
+    pool: Pool = ALONE,
 ) -> Float[Tensor, " S"]:
     """1 - Var[target - prediction] / Var[target] per seed; NaN for a constant target."""
-    seeds = prediction.shape[0]
-
-    def variance(x: Tensor) -> Tensor:
-        return per_seed_mean(x * x, weight, seeds) - per_seed_mean(x, weight, seeds) ** 2
-
-    total = variance(target)
-    return torch.where(total > 0, 1 - variance(target - prediction) / total, torch.nan)
+    left = target - prediction
+    numbers = [target * target, target, left * left, left]
+    square, mean, left_square, left_mean = _means(numbers, weight, pool)
+    total = square - mean**2
+    return torch.where(total > 0, 1 - (left_square - left_mean**2) / total, torch.nan)
 
 
 def gradient_noise(
@@ -45,6 +53,7 @@ def gradient_noise(
     x: Tensor,
     u: Float[Tensor, "S T N D A"],
     weight: Float[Tensor, "S T N"],
+    pool: Pool = ALONE,
 ) -> dict[str, Float[Tensor, " S"]]:
     """Total variance and signal-to-noise of the batch's parameter gradient, from its N lanes.
 
@@ -52,20 +61,32 @@ def gradient_noise(
     variance of their mean: trace of the covariance / N. The signal |mean|^2 is corrected by that
     variance and may come out as 0. Without a second lane nothing is reported.
     """
-    S, _, N = weight.shape
+    S, _, here = weight.shape
+    N = here * pool.size
     if N < 2:
         return {}
-    counted = u * weight[..., None, None]
-    lanes = parameter_gradients(policy, x, counted, lanes=True).view(S, N, -1)
-    lanes = lanes * (N / weight.flatten(1).sum(1).clamp(min=1.0)).view(S, 1, 1)
-    mean = lanes.mean(1)
-    variance = ((lanes - mean.unsqueeze(1)) ** 2).sum((1, 2)) / (N - 1) / N
+    counted, rows = u * weight[..., None, None], weight.flatten(1).sum(1)
+    lanes = parameter_gradients(policy, x, counted, lanes=True).view(S, here, -1)
+    lanes = lanes * (here / rows.clamp(min=1.0)).view(S, 1, 1)
+    own = lanes.mean(1)
+    (mean,), every, _ = pool.pooled(Batch((own,), rows))
+    assert every is not None
+    # What this process's lanes were scaled by, in terms of all processes' rows; alone it is 1.
+    factor = pool.size * rows.clamp(min=1.0) / every.clamp(min=1.0)
+    apart = (own * factor.unsqueeze(1) - mean).square().sum(1) * here
+    within = ((lanes - own.unsqueeze(1)) ** 2).sum((1, 2)) * factor * factor
+    (spread,) = pool.pooled(Batch((within + apart,))).numbers
+    variance = spread / (N - 1) / N
     signal = ((mean * mean).sum(1) - variance).clamp(min=0.0)
     return {"gradient/variance": variance, "gradient/snr": signal / variance.clamp(min=1e-30)}
 
 
 def control_variate(
-    draw: Draw, credit: Float[Tensor, "S T N"], u: Float[Tensor, "S T N D A"], weight: Tensor
+    draw: Draw,
+    credit: Float[Tensor, "S T N"],
+    u: Float[Tensor, "S T N D A"],
+    weight: Tensor,
+    pool: Pool = ALONE,
 ) -> dict[str, Float[Tensor, " S"]]:
     """What the control variate does to the estimate at the logits.
 
@@ -74,19 +95,16 @@ def control_variate(
     ``gradient/control_variate_correlation`` the (uncentred) correlation of what c subtracts with
     what it is subtracted from.
     """
-    S = credit.shape[0]
     plain = credit[..., None, None] * score(draw)
     removed = plain - u
-
-    def mean(x: Tensor) -> Tensor:
-        return per_seed_mean(x.sum((-2, -1)), weight, S)
-
-    square, plain_square, removed_square = (mean(x * x) for x in (u, plain, removed))
+    products = (u, u), (plain, plain), (removed, removed), (plain, removed)
+    sums = [(x * y).sum((-2, -1)) for x, y in products]
+    square, plain_square, removed_square, both = _means(sums, weight, pool)
     scale = (plain_square * removed_square).sqrt().clamp(min=1e-30)
     return {
         "gradient/square": square,
         "gradient/variance_ratio": square / plain_square.clamp(min=1e-30),
-        "gradient/control_variate_correlation": mean(plain * removed) / scale,
+        "gradient/control_variate_correlation": both / scale,
     }
 
 
@@ -99,6 +117,7 @@ def update_numbers(
     u: Tensor,
     weight: Tensor,
     varied: bool,
+    pool: Pool = ALONE,
 ) -> dict[str, Float[Tensor, " S"]]:
     """What is logged of a policy update, taken before the policy moves.
 
@@ -110,25 +129,26 @@ def update_numbers(
         u: ``[S, T, N, D, A]`` estimates at the logits.
         weight: ``[S, T, N]`` 1 for rows that count.
         varied: whether the estimator has a control variate, of which more is told.
+        pool: the processes that the rows are spread over.
     """
-    S = credit.shape[0]
     log_p = draw.logits.log_softmax(-1)
     chosen = log_p.gather(-1, draw.action.unsqueeze(-1)).squeeze(-1).sum(-1)
+    gain, spread = _means([chosen * credit, entropy(log_p)], weight, pool)
     return {
-        "train/policy_loss": -per_seed_mean(chosen * credit, weight, S),
-        "train/entropy": per_seed_mean(entropy(log_p), weight, S),
-        **gradient_noise(policy, x, u, weight),
-        **(control_variate(draw, credit, u, weight) if varied else {}),
+        "train/policy_loss": -gain,
+        "train/entropy": spread,
+        **gradient_noise(policy, x, u, weight, pool),
+        **(control_variate(draw, credit, u, weight, pool) if varied else {}),
     }
 
 
 def critic_numbers(
-    credit: Tensor, target: Tensor, weight: Tensor
+    credit: Tensor, target: Tensor, weight: Tensor, pool: Pool = ALONE
 ) -> dict[str, Float[Tensor, " S"]]:
     """What is logged of the critic's regression, in units of the value scale."""
     value = target - credit
-    loss = per_seed_mean(0.5 * (value - target) ** 2, weight, value.shape[0])
+    (loss,) = _means([0.5 * (value - target) ** 2], weight, pool)
     return {
         "train/value_loss": loss,
-        "train/explained_variance": explained_variance(value, target, weight),
+        "train/explained_variance": explained_variance(value, target, weight, pool),
     }

@@ -97,6 +97,26 @@ class Outcome:
             self.status = "finished"
 
 
+def exit_status(signal: int, outcomes: Sequence[Outcome]) -> int:
+    """128 + the signal that ended a run, 1 where a seed failed, else 0."""
+    return 128 + signal if signal else int(any(each.status == "failed" for each in outcomes))
+
+
+def is_logged(outcomes: Sequence[Outcome], freq: int, total: int, steps: int) -> bool:
+    """Whether some running seed will be logged after so many further env steps.
+
+    Args:
+        outcomes: where the seeds stand.
+        freq: env steps between logged points.
+        total: env steps asked for, the last of which are logged.
+        steps: that each seed takes.
+    """
+    return any(
+        now // freq < (now + steps) // freq or now + steps >= total
+        for now in (outcome.steps for outcome in outcomes if outcome.status == "running")
+    )
+
+
 @runtime_checkable
 class Watch(Protocol):
     """What an engine calls while it trains."""

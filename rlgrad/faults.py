@@ -82,20 +82,19 @@ class Faults:
             raise
 
 
-def why_failed(rollout: Rollout, i: int, seed: int, steps: int) -> str:
+def why_failed(rollout: Rollout, seed: int, steps: int) -> str:
     """What to tell of a seed whose update left numbers that are not finite.
 
     Args:
-        rollout: that it was updated from.
-        i: number of the seed in the rollout.
+        rollout: that it was updated from, of this seed alone.
         seed: its name.
         steps: its env steps before the rollout.
     """
-    taken = rollout.valid[i].sum(1).cumsum(0).tolist()
+    taken = rollout.valid[0].sum(1).cumsum(0).tolist()
     for name, x, later in (
-        ("reward", rollout.reward[i].unsqueeze(-1), 0),
-        ("observation", torch.cat([rollout.observation[i], rollout.last[i].unsqueeze(0)]), -1),
-        ("observation", None if rollout.final is None else rollout.final[i], 0),
+        ("reward", rollout.reward[0].unsqueeze(-1), 0),
+        ("observation", torch.cat([rollout.observation[0], rollout.last]), -1),
+        ("observation", None if rollout.final is None else rollout.final[0], 0),
     ):
         found = None if x is None else _first_bad(x)
         if found is not None:

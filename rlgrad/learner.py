@@ -14,11 +14,13 @@ from rlgrad.acting import Acting
 from rlgrad.adam import SeedAdam
 from rlgrad.config import Config
 from rlgrad.critics import ActionValue, Critic
+from rlgrad.descent import estimator_steps, noted, policy_step
 from rlgrad.estimators import build, one_hot
 from rlgrad.estimators.base import Draw
 from rlgrad.estimators.convolution import Image, ImageBlocks, SeedConv
 from rlgrad.estimators.networks import SeedMLP, Stack
 from rlgrad.estimators.passes import Blocks, Trace
+from rlgrad.estimators.pooling import ALONE, Batch, Chain, Pool
 from rlgrad.estimators.statistics import RunningMean, live_rows
 from rlgrad.images import context_of, make_network
 from rlgrad.normalise import Normaliser, ReturnSpread
@@ -42,6 +44,8 @@ class Learner(Acting):
             F features, for the policy alone.
         image: what the F features are an image of, which convolutions see as it is; None: of
             nothing.
+        pool: the processes that a rollout is spread over.
+        lanes: of each seed that are this process's; None: all of the config's.
     """
 
     value_scale: Tensor
@@ -56,11 +60,13 @@ class Learner(Acting):
         device: torch.device | str = "cpu",
         masked: bool = False,
         image: Image | None = None,
+        pool: Pool = ALONE,
+        lanes: int | None = None,
     ) -> None:
         super().__init__()
         S, D, A = len(seeds), len(actions), max(actions)
         self.config, self.features, self.seeds, self.shape = config, features, S, (D, A)
-        self.masked = masked
+        self.masked, self.pool = masked, pool
         self.policy = make_network(features, D * A, config, S, image, head_gain=0.01)
         valued = config.signal != "return-to-go"
         self.critic = Critic(features, config, S, image) if valued else None
@@ -75,7 +81,7 @@ class Learner(Acting):
         self.register_buffer("value_scale", torch.full((S, 1), config.value_scale or 1.0))
         measured = config.value_scale == 0 and not config.normalize_rewards
         self.squares = RunningMean(1, S, 0.99) if measured else None
-        spread = ReturnSpread(S, config.num_envs, config.gamma)
+        spread = ReturnSpread(S, lanes or config.num_envs, config.gamma)
         self.spread = spread if config.normalize_rewards else None
         streams = Streams(seeds)
         for i, network in enumerate(self.networks()):
@@ -126,29 +132,66 @@ class Learner(Acting):
         numbers = {}
         if measure:
             fitted, varied = valued is not None, self.estimator.traits.control_variate
-            numbers = diagnostics.update_numbers(self.policy, x, draw, credit, u, weight, varied)
-            numbers |= diagnostics.critic_numbers(credit, target, weight) if fitted else {}
+            told = self.policy, x, draw, credit, u, weight, varied, self.pool
+            numbers = diagnostics.update_numbers(*told)
+            if fitted:
+                numbers |= diagnostics.critic_numbers(credit, target, weight, self.pool)
         along = u
         if self.estimator.descends_variance:
-            along = direction(c.objective, self.policy, x, u * weight[..., None, None])
-        norm = self._step_policy(policy, logits, u, weight, share * c.learning_rate)
-        if measure:
-            numbers["gradient/norm"] = norm
-        step_size = share * c.critic_learning_rate
-        if self.critic is not None:
-            beyond = torch.zeros_like(rollout.last[..., 0]).unsqueeze(1)  # the last row has no step
-            goal, counts = torch.cat([target, beyond], 1), torch.cat([weight, beyond], 1)
-            self.critic.fit(seen, goal, counts, step_size, critic_steps, valued)
-        if self.action_critic is not None:
-            chosen = torch.cat([context, one_hot(draw).flatten(-2)], -1)
-            inputs, goal, counts = (each[:, :: c.thinning] for each in (chosen, credit, weight))
-            self.action_critic.fit(inputs, goal, counts, step_size, critic_steps)
-        self._step_estimator(
-            draw, credit, context, along, weight, share * c.estimator_learning_rate
+            along = direction(c.objective, self.policy, x, u * weight[..., None, None], self.pool)
+        logged: dict[str, Tensor] = {}
+        moments: list[Batch] = []
+        rate = share * c.learning_rate
+        self.pool.together(
+            policy_step(
+                self.policy.flat, self.policy_adam, c, policy, logits, u, weight, rate, logged
+            ),
+            self._critic_steps(seen, target, weight, share, critic_steps, valued),
+            self._estimator_steps(draw, credit, context, along, weight, share, critic_steps),
+            *(noted(batch, moments) for batch in self.moments(rollout, target)),
         )
-        self.estimator.observe(draw, credit, context=context, weight=weight)
-        self.adapt(rollout, target)
-        return numbers
+        self.take(moments)
+        return {**numbers, **logged} if measure else {}
+
+    def _critic_steps(
+        self,
+        seen: Tensor,
+        target: Tensor,
+        weight: Tensor,
+        share: Tensor,
+        steps: int,
+        valued: Blocks | ImageBlocks | None,
+    ) -> Chain:
+        """Fit the critic, if there is one, to what was seen ``[S, T + 1, N, F]``."""
+        if self.critic is not None:
+            beyond = torch.zeros_like(target[:, :1])  # the last row has no step
+            goal, counts = torch.cat([target, beyond], 1), torch.cat([weight, beyond], 1)
+            rate = share * self.config.critic_learning_rate
+            yield from self.critic.fitting(seen, goal, counts, rate, steps, valued)
+
+    def _estimator_steps(
+        self,
+        draw: Draw,
+        credit: Tensor,
+        x: Tensor,
+        along: Tensor,
+        weight: Tensor,
+        share: Tensor,
+        steps: int,
+    ) -> Chain:
+        """Fit the critic of relaxed actions, then what is made of it, then running statistics."""
+        c = self.config
+        if self.action_critic is not None:
+            chosen = torch.cat([x, one_hot(draw).flatten(-2)], -1)
+            inputs, goal, counts = (each[:, :: c.thinning] for each in (chosen, credit, weight))
+            step_size = share * c.critic_learning_rate
+            yield from self.action_critic.fitting(inputs, goal, counts, step_size, steps)
+        adams, rate = list(self.estimator_adams), share * c.estimator_learning_rate
+        f = self.action_value(x[:, :: c.thinning])
+        yield from estimator_steps(
+            self.estimator, adams, c, draw, credit, x, f, along, weight, rate
+        )
+        yield from self.estimator.observing(draw, credit, context=x, weight=weight)
 
     def action_value(self, x: Float[Tensor, "S *batch F"]) -> ActionValue | None:
         """The critic of relaxed actions at contexts, the differentiable f of an agent."""
@@ -183,13 +226,32 @@ class Learner(Acting):
 
     def adapt(self, rollout: Rollout, target: Tensor) -> None:
         """Renew running statistics, after all steps, and rebase the networks to keep functions."""
+        self.take([self.pool.pooled(batch) for batch in self.moments(rollout, target)])
+
+    def moments(self, rollout: Rollout, target: Tensor) -> list[Batch]:
+        """What running statistics learn of a rollout, for ``take``."""
+        found = []
+        if self.normaliser is not None:
+            seen = rollout.observation[..., : self.features]
+            found.append(self.normaliser.batch(seen, rollout.valid))
+        if self.spread is not None:
+            done = rollout.terminated | rollout.truncated
+            whole = self.config.signal == "return-to-go"
+            found.append(self.spread.batch(rollout.reward, done, rollout.valid, whole))
+        elif self.squares is not None:
+            raw = target * self.value_scale.unsqueeze(-1)
+            found.append(self.squares.batch((raw * raw).unsqueeze(-1), rollout.valid))
+        return found
+
+    def take(self, moments: Sequence[Batch]) -> None:
+        """Renew running statistics, and rebase the networks to keep their functions."""
+        left = list(moments)
         if self.normaliser is not None:
             perceptrons = [each for each in self.networks() if isinstance(each, SeedMLP)]
-            seen = rollout.observation[..., : self.features]
-            self.normaliser.update(seen, rollout.valid, perceptrons)
-        scale = self._measured_scale(rollout, target)
-        if scale is None:
+            self.normaliser.take(left.pop(0), perceptrons)
+        if not left:
             return
+        scale = self._measured_scale(left.pop())
         factor = self.value_scale / scale
         for critic in (self.critic, self.action_critic):
             if critic is not None:
@@ -197,67 +259,11 @@ class Learner(Acting):
         self.estimator.rescale(factor)
         self.value_scale.copy_(scale)
 
-    def _measured_scale(self, rollout: Rollout, target: Tensor) -> Float[Tensor, "S 1"] | None:
-        """The value scale after a rollout; None: it is the card's, for ever."""
+    def _measured_scale(self, batch: Batch) -> Float[Tensor, "S 1"]:
+        """The value scale after a rollout, where it is measured."""
         if self.spread is not None:
-            done = rollout.terminated | rollout.truncated
-            whole = self.config.signal == "return-to-go"
-            self.spread.update(rollout.reward, done, rollout.valid, whole)
+            self.spread.take(batch)
             return self.spread.deviation().to(self.value_scale)
-        if self.squares is None:
-            return None
-        raw = target * self.value_scale.unsqueeze(-1)
-        self.squares.update((raw * raw).unsqueeze(-1), rollout.valid)
+        assert self.squares is not None
+        self.squares.take(batch)
         return self.squares.mean.sqrt().clamp(min=1e-8)
-
-    def _step_policy(
-        self,
-        policy: Blocks | ImageBlocks,
-        logits: Tensor,
-        u: Tensor,
-        weight: Tensor,
-        step_size: Tensor,
-    ) -> Tensor:
-        """Ascend the mean of u over valid rows; returns each seed's gradient norm ``[S]``."""
-        ascent = u
-        if self.config.entropy_coef:
-            ascent = u + self.config.entropy_coef * diagnostics.entropy_slope(logits)
-        count = weight.flatten(1).sum(1).clamp(min=1.0).view(-1, 1, 1, 1, 1)
-        descent = -(ascent * weight[..., None, None]) / count
-        gradient = policy.parameters(descent.reshape(*policy.output.shape[:2], -1))
-        norm = (gradient * gradient).sum(-1).sqrt()
-        if self.config.max_grad_norm:
-            # A norm that overflows would be clipped to a step of 0, and nobody would know.
-            known = norm.where(norm.isfinite(), torch.nan)
-            gradient = gradient * (self.config.max_grad_norm / known).clamp(max=1.0).unsqueeze(1)
-        self.policy_adam.step(self.policy.flat, gradient, step_size)
-        return norm
-
-    def _step_estimator(
-        self,
-        draw: Draw,
-        credit: Tensor,
-        x: Tensor,
-        along: Tensor,
-        weight: Tensor,
-        step_size: Tensor,
-    ) -> None:
-        """Train the estimator's own parameters, after its gradient: before would bias it."""
-        parameters = list(self.estimator.parameters())
-        if not parameters:
-            return
-        if self.config.thinning > 1:
-            given = *draw, credit, x, along, weight
-            *drawn, credit, x, along, weight = (each[:, :: self.config.thinning] for each in given)
-            draw = Draw(*drawn)
-        f = self.action_value(x)
-        for i in range(self.config.estimator_steps):
-            # The first step knows the direction; later ones take that of the moved parameters.
-            known = along if i == 0 or self.config.objective != "logits" else None
-            gradients = self.estimator.loss_gradients(
-                draw, credit, context=x, f=f, direction=known, weight=weight
-            )
-            for parameter, gradient, adam in zip(
-                parameters, gradients, self.estimator_adams, strict=True
-            ):
-                adam.step(parameter, gradient, step_size)

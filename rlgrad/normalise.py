@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 
 from rlgrad.estimators.networks import SeedMLP
+from rlgrad.estimators.pooling import Batch
 from rlgrad.returns import return_to_go
 
 SMALLEST_DEVIATION, CLIP = 1e-4, 10.0
@@ -24,17 +25,25 @@ def _register(module: nn.Module, seeds: int, features: int) -> None:
         module.register_buffer(name, torch.zeros(seeds, width, dtype=torch.float64))
 
 
+def moments(columns: Float[Tensor, "S F rows"], weight: Float[Tensor, "S 1 rows"]) -> Batch:
+    """Means ``[S, F]`` of the rows of weight 1, and the sums of squares about them."""
+    n = weight.sum(-1)
+    middle = (columns * weight).sum(-1) / n.clamp(min=1.0)
+    added = ((columns - middle.unsqueeze(-1)).square() * weight).sum(-1)
+    return Batch((middle,), n.squeeze(1), added)
+
+
 def fold(
     count: Float[Tensor, "S 1"],
     mean: Float[Tensor, "S F"],
     squares: Float[Tensor, "S F"],
-    columns: Float[Tensor, "S F rows"],
-    weight: Float[Tensor, "S 1 rows"],
+    batch: Batch,
 ) -> None:
-    """Pool moments with those of the rows of weight 1; the first three are changed in place."""
-    n = weight.sum(-1)
-    middle = (columns * weight).sum(-1) / n.clamp(min=1.0)
-    added = ((columns - middle.unsqueeze(-1)).square() * weight).sum(-1)
+    """Pool moments with those of a batch; the first three are changed in place."""
+    (middle,), rows, added = batch
+    assert rows is not None
+    assert added is not None
+    n = rows.unsqueeze(1)
     total = (count + n).clamp(min=1.0)
     gap = middle - mean
     squares += added + gap * gap * (count * n / total)
@@ -69,7 +78,6 @@ class Normaliser(nn.Module):
         centred = (x - self.mean.to(x.dtype).view(shape)) / self.deviation.view(shape)
         return centred.clamp_(-CLIP, CLIP)
 
-    @torch.no_grad()
     def update(
         self,
         x: Num[Tensor, "S T N F"],
@@ -77,10 +85,19 @@ class Normaliser(nn.Module):
         networks: Iterable[SeedMLP],
     ) -> None:
         """Fold in valid observations and rebase first layers to match."""
+        self.take(self.batch(x, valid), networks)
+
+    @torch.no_grad()
+    def batch(self, x: Num[Tensor, "S T N F"], valid: Bool[Tensor, "S T N"]) -> Batch:
+        """What ``update`` learns of observations."""
         columns = x.flatten(1, 2).transpose(1, 2).to(torch.float64).contiguous()
-        weight = valid.flatten(1).unsqueeze(1).to(columns)
+        return moments(columns, valid.flatten(1).unsqueeze(1).to(columns))
+
+    @torch.no_grad()
+    def take(self, batch: Batch, networks: Iterable[SeedMLP]) -> None:
+        """Fold in what ``batch`` gave and rebase first layers to match."""
         before = self.mean.to(self.deviation.dtype, copy=True)
-        fold(self.count, self.mean, self.squares, columns, weight)
+        fold(self.count, self.mean, self.squares, batch)
         variance = self.squares / self.count.clamp(min=1.0)
         deviation = variance.sqrt().clamp(min=SMALLEST_DEVIATION).to(self.deviation)
         deviation = torch.where(self.count > 1, deviation, self.deviation)
@@ -113,7 +130,6 @@ class ReturnSpread(nn.Module):
         _register(self, seeds, 1)
         self.register_buffer("carry", torch.zeros(seeds, lanes, dtype=torch.float64))
 
-    @torch.no_grad()
     def update(
         self,
         reward: Float[Tensor, "S T N"],
@@ -122,6 +138,17 @@ class ReturnSpread(nn.Module):
         whole: bool,
     ) -> None:
         """Fold in a rollout; ``whole`` episodes start anew with each."""
+        self.take(self.batch(reward, done, valid, whole))
+
+    @torch.no_grad()
+    def batch(
+        self,
+        reward: Float[Tensor, "S T N"],
+        done: Bool[Tensor, "S T N"],
+        valid: Bool[Tensor, "S T N"],
+        whole: bool,
+    ) -> Batch:
+        """What ``update`` learns of a rollout; what its lanes still owe is kept."""
         counted = torch.where(valid, reward, 0.0).to(torch.float64)
         if not whole:
             counted[:, 0] += self.gamma * self.carry
@@ -130,8 +157,12 @@ class ReturnSpread(nn.Module):
         backward = return_to_go(counted.flip(1), begins.flip(1), self.gamma)
         self.carry.copy_(torch.where(done[:, -1], 0.0, backward[:, 0]))
         weight = valid.flip(1).flatten(1).unsqueeze(1).to(backward)
-        columns = backward.flatten(1).unsqueeze(1)
-        fold(self.count, self.mean, self.squares, columns, weight)
+        return moments(backward.flatten(1).unsqueeze(1), weight)
+
+    @torch.no_grad()
+    def take(self, batch: Batch) -> None:
+        """Fold in what ``batch`` gave."""
+        fold(self.count, self.mean, self.squares, batch)
 
     def deviation(self) -> Float[Tensor, "S 1"]:
         """By which rewards are divided; 1 as long as all returns were the same."""

@@ -11,6 +11,8 @@ from rlgrad.errors import UsageError, shown
 from rlgrad.infos import parse_wanted
 
 MOST_SEEDS = 10_000
+POINTS = 25
+"""Logged points of a run by default: few enough for metrics to stay a small part of its cost."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,12 @@ class Options:
     all steps since the last logged point), min, max and end (of each episode's last step)."""
     quiet: bool = False
     """Show no progress."""
+    rank_timeout: int = 600
+    """Seconds that the processes of a torchrun wait for the slowest of them."""
+
+    def points(self, total: int) -> int:
+        """Env steps between logged points of a run of so many."""
+        return self.log_freq or max(1, total // POINTS)
 
 
 def checked(values: Mapping[str, Any]) -> Options:

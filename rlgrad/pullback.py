@@ -9,6 +9,7 @@ from torch import Tensor
 from rlgrad.estimators.convolution import SeedConv
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.estimators.passes import BLOCK
+from rlgrad.estimators.pooling import ALONE, Batch, Pool
 from rlgrad.estimators.statistics import live_rows
 
 STEPS = 64  # of a lane that are evaluated together
@@ -59,6 +60,7 @@ def direction(
     policy: SeedMLP | SeedConv,
     x: Num[Tensor, "S T N F"],
     u: Float[Tensor, "S T N D A"],
+    pool: Pool = ALONE,
 ) -> Float[Tensor, "S T N D A"]:
     """J v, along which a control variate's loss is the squared norm of the parameter gradient v.
 
@@ -68,11 +70,15 @@ def direction(
         policy: whose Jacobian J is meant.
         x: ``[S, T, N, F]`` inputs.
         u: ``[S, T, N, D, A]`` gradients at the logits, zero in rows that do not count.
+        pool: the processes that a batch is spread over: v of a batch is a sum over all of them,
+            known before its derivative is taken; a lane's own v needs no other process.
     """
     if objective == "logits":
         return u
     lanes = objective == "environment"
     v = parameter_gradients(policy, x, u, lanes=lanes)
+    if not lanes:
+        (v,) = pool.pooled(Batch((v,))).numbers
     flat, rows = _groups(policy, x, lanes)
     w = torch.func.jvp(lambda p: policy(rows, p), (flat,), (v,))[1]
     if lanes:

@@ -16,6 +16,7 @@ from rlgrad.errors import UsageError, shown
 from rlgrad.forms import STANDING, record
 from rlgrad.places import take_places
 from rlgrad.preflight import fitting
+from rlgrad.ranks.one import Ranks
 from rlgrad.reading import conform
 from rlgrad.saving import Standing
 from rlgrad.store import Run
@@ -59,6 +60,16 @@ def newest(run: Run, notes: list[str]) -> Found | None:
     return None
 
 
+def shared(run: Run, found: Found | None, ranks: Ranks) -> Found | None:
+    """What the leader has found, read by all of its processes."""
+    name = ranks.told(found.path.name if found is not None else "")
+    if ranks.leads or not name:
+        return found
+    path = run.path / "checkpoints" / name
+    tensors, counters = store.load_checkpoint(path)
+    return Found(path, tensors, counters, Standing.of(counters, len(run.seeds)))
+
+
 def _check_record(run: Run, length: int) -> None:
     """Refuse a record whose first bytes, which stay, are no rows of the run's seeds."""
     path = run.path / "metrics.jsonl"
@@ -72,11 +83,13 @@ def _check_record(run: Run, length: int) -> None:
 def _restore(trainer: Trainer, found: Found) -> int:
     """Put a trainer where ``state`` found one; returns how many lanes start new episodes."""
     path, tensors, counters, _ = found
+    tensors = trainer.ranks.own(tensors)
     like, total = trainer.learner.state_dict(), trainer.config.total_timesteps
     fit = {k: fitting(path, k, tensors.get(k), x.dtype, x.shape) for k, x in like.items()}
     trainer.iteration = int(counters["iteration"])
     trainer.outcomes = [Outcome.from_plain(each, total) for each in counters["outcomes"]]
-    trainer.clock = Clock(Seconds(*counters["seconds"]), trainer.lanes.cpu_seconds)
+    before = Seconds(*counters["seconds"]) if trainer.ranks.leads else None
+    trainer.clock = Clock(before, trainer.beside)
     return stand(trainer, {**tensors, **fit})
 
 
@@ -91,7 +104,8 @@ def stand(trainer: Trainer, tensors: Mapping[str, Tensor]) -> int:
     # Before whole episodes all lanes are reset; standing here once shows that they can be trusted.
     # A simulator's noise goes on; other lanes, where they start anew, take seeds of their own.
     seeds = trainer.lane_seeds(0 if trainer.lanes.simulator else trainer.iteration)
-    trainer.observation, same = take_places(trainer.lanes, tensors, seeds)
+    trainer.observation, mine = take_places(trainer.lanes, tensors, seeds)
+    same = trainer.ranks.flags(mine)
     trainer.episodes.carry[:, ~same.reshape(len(trainer.seeds), -1)] = 0.0
     return int((~same).sum())
 
@@ -111,11 +125,11 @@ def put(trainer: Trainer, run: Run, found: Found, notes: list[str]) -> None:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         raise UsageError(f"{found.path}: cannot be gone on from: {error!r}") from None
-    device = found.counters["device"]
+    device, lanes = found.counters["device"], len(run.seeds) * run.config.num_envs
     if lost:
         found.standing.exact = False
         notes.append(
-            f"{run.env_id} could not be put where it stood in {lost} of {trainer.lanes.count} "
+            f"{run.env_id} could not be put where it stood in {lost} of {lanes} "
             "environments, which start new episodes: the run is marked as not exact"
         )
     if device != trainer.device.type:

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,27 +15,25 @@ import torch
 
 from rlgrad.ambient import plain
 from rlgrad.callbacks.base import Callback
-from rlgrad.callbacks.calling import check_callbacks, names, wanted_infos
+from rlgrad.callbacks.calling import check_callbacks, names
 from rlgrad.captured.engine import captured
-from rlgrad.card_files import EnvCard
 from rlgrad.cards import Resolved
-from rlgrad.choosing import same_bits
 from rlgrad.creating import card_text
 from rlgrad.differing import check_callbacks_kept, check_versions, say_schedule
 from rlgrad.display import Display
 from rlgrad.errors import UsageError, nearest
-from rlgrad.finding import import_module
-from rlgrad.forms import ABOUT
-from rlgrad.loading import require_modules
 from rlgrad.locking import Lock
 from rlgrad.options import Options, checked
 from rlgrad.output import check_own, to_disk, write_whole
-from rlgrad.reading import conform, read_json
-from rlgrad.restoring import Found, newest, put
+from rlgrad.ranks.joining import facts, follow, join, led, listening, refuse
+from rlgrad.ranks.leading import Following
+from rlgrad.ranks.one import Ranks
+from rlgrad.recalling import Asked, about_of, options_of, resolved_of
+from rlgrad.restoring import Found, newest, put, shared
 from rlgrad.saving import Standing
 from rlgrad.session import Session
 from rlgrad.shrinking import shrinking
-from rlgrad.store import Run, find_run, read_run
+from rlgrad.store import Run
 from rlgrad.trainer import Trainer
 from rlgrad.training import finish
 from rlgrad.versions import versions
@@ -46,65 +45,6 @@ _HALVES = (
 
 
 _FILES = ("card.toml", "run.json", "result.json", "metrics.jsonl", "lock")
-_OF_A_PROCESS = ("quiet", "log_dir")  # options that do not last
-
-
-def _resolved(run: Run, total: int | None) -> Resolved:
-    """What the run's card says, with another budget if there is one."""
-    have = run.config.total_timesteps
-    if total is not None and total < have:
-        raise UsageError(f"got -n {total}; expected at least the {have} of {run.path}")
-    env = EnvCard(
-        run.env_id,
-        run.path / "card.toml",
-        simulator=run.simulator,
-        solved_at=run.solved_at,
-        kwargs=run.env_kwargs,
-        modules=run.env_modules,
-        masked=run.masked,
-    )
-    config = replace(run.config, total_timesteps=total or have)
-    return Resolved(env, run.agent, config, (), vec=run.vec)
-
-
-def _about(run: Run) -> dict[str, Any]:
-    path = run.path / "run.json"
-    try:
-        about = read_json(path)
-        conform(about, ABOUT)
-        return {**about, "resumed": about.get("resumed", [])}
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read as a run's description: {error}") from None
-
-
-def _vec(resolved: Resolved, asked: str) -> dict[str, str]:
-    """The option that steps the environments as before, or by an engine with the same bits.
-
-    Measuring again could choose another than the run's card tells.
-    """
-    card, chosen = resolved.env, resolved.vec
-    if not chosen:
-        return {}
-    if asked in ("", "auto"):
-        return {"vec": "auto" if chosen == "simulator" else chosen}
-    if same_bits(card, asked) != same_bits(card, chosen):
-        raise UsageError(
-            f"got --vec {asked}, and {chosen} steps the environments of this run, with other "
-            "episodes; leave --vec out, or train again"
-        )
-    return {"vec": asked}
-
-
-def _options(
-    about: Mapping[str, Any],
-    resolved: Resolved,
-    given: Mapping[str, Any],
-    callbacks: Sequence[Callback],
-) -> Options:
-    """The run's own options, but for those that are given."""
-    own = {key: value for key, value in about["options"].items() if key not in _OF_A_PROCESS}
-    options = checked({**own, **given, **_vec(resolved, given.get("vec", ""))})
-    return replace(options, log_info=wanted_infos(callbacks, options.log_info))
 
 
 def _write(run: Run, resolved: Resolved, about: dict[str, Any], start: Found | None) -> Run:
@@ -149,7 +89,7 @@ def restart(
     log_dir: str = "runs",
     display: Display | None = None,
     callbacks: Sequence[Callback] = (),
-) -> Session:
+) -> Session | Following:
     """Check everything, then take a run's directory over, where its newest checkpoint stands.
 
     Args:
@@ -164,47 +104,62 @@ def restart(
     Raises:
         UsageError: for anything the user can mend.
     """
-    run = read_run(name.path if isinstance(name, Run) else find_run(name, log_dir))
-    if run.peer is not None:
-        raise UsageError(
-            f"{run.path} is of the peer {run.agent[:80]}: Stable-Baselines3 does not store all "
-            "that it would need to go on; train it again"
-        )
-    for module in env_modules:
-        import_module(module)
-    require_modules(run, env_modules)
-    about, resolved, notes = _about(run), _resolved(run, total_timesteps), list[str]()
-    callbacks = check_callbacks(callbacks)
-    options = _options(about, resolved, {"log_dir": log_dir, **(given or {})}, callbacks)
+    own = {key: value for key, value in (given or {}).items() if key in ("device", "rank_timeout")}
+    ranks = join(checked(own))
+    asked = Asked(name, total_timesteps, {"log_dir": log_dir, **(given or {})}, env_modules)
+    with ExitStack() as undo:  # where it cannot go on, nothing stays open
+        with ranks.alike():
+            session = _gone_on(asked, display, check_callbacks(callbacks), ranks, undo)
+        undo.pop_all()
+    return session
+
+
+def _gone_on(
+    asked: Asked,
+    display: Display | None,
+    callbacks: Sequence[Callback],
+    ranks: Ranks,
+    undo: ExitStack,
+) -> Session | Following:
+    """As ``restart``, in one of the processes; ``undo`` takes what is to be released on failure."""
+    run = asked.run(ranks)
+    about, resolved, notes = about_of(run), resolved_of(run, asked.total), list[str]()
+    options = options_of(about, resolved, asked.given, callbacks)
+    refuse(resolved, options, ranks)
     torch.set_num_threads(1)
-    _check_own(run)
-    lock = Lock(run.path)
-    trainer = None
-    try:
-        found = newest(run, notes)
-        trainer = Trainer(resolved, run.seeds, options)
-        if found is not None:
-            put(trainer, run, found, notes)
-        engine = shrinking(captured(trainer, options.capture))
-        standing = found.standing if found else Standing(evaluated=[-1] * len(run.seeds))
-        check_versions(about, standing, notes)
-        check_callbacks_kept(about, names(callbacks), standing, notes)
-        say_schedule(trainer, run.config.total_timesteps, notes)
-        steps = max(outcome.steps for outcome in trainer.outcomes)
-        about = _with(about, options, standing, steps)
-        with to_disk(run.path):
-            run = _write(run, replace(resolved, vec=trainer.vec), about, found)
-        display = display or Display(f"{run.agent} on {run.env_id}", options.quiet)
-        _say_where(display, run, trainer, steps)
-        for note in (*trainer.notes, *notes):
-            display.say(f"note: {note}")
-        start = standing, found.path if found else None
-        return Session(engine, run, display, options, lock, start, callbacks)
-    except BaseException:
-        if trainer is not None:
-            trainer.close()
-        lock.release()
-        raise
+    lock = None
+    if ranks.leads:
+        _check_own(run)
+        lock = Lock(run.path)
+        undo.callback(lock.release)
+    found = newest(run, notes) if ranks.leads else None
+    found = shared(run, found, ranks)
+    trainer = Trainer(resolved, run.seeds, options, ranks)
+    undo.callback(trainer.close)
+    if found is not None:
+        put(trainer, run, found, notes)
+    ranks.check(facts(trainer, resolved, options) if ranks.size > 1 else {})
+    engine = shrinking(captured(trainer, options.capture))
+    if lock is None:
+        run = replace(run, config=resolved.config)
+        return follow(engine, run, ranks, options)
+    standing = found.standing if found else Standing(evaluated=[-1] * len(run.seeds))
+    check_versions(about, standing, notes)
+    check_callbacks_kept(about, names(callbacks), standing, notes)
+    say_schedule(trainer, run.config.total_timesteps, notes)
+    steps = max(outcome.steps for outcome in trainer.outcomes)
+    about = _with(about, options, standing, steps)
+    with to_disk(run.path):
+        run = _write(run, replace(resolved, vec=trainer.vec), about, found)
+    display = display or Display(f"{run.agent} on {run.env_id}", options.quiet)
+    _say_where(display, run, trainer, steps)
+    for note in (*trainer.notes, *notes):
+        display.say(f"note: {note}")
+    start = standing, found.path if found else None
+    engine = led(engine, ranks)
+    session = Session(engine, run, display, options, lock, start, callbacks)
+    session.beat = listening(engine, session.signals)
+    return session
 
 
 def _with(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from rlgrad.best import keep_best
 from rlgrad.callbacks.base import Callback, Progress
 from rlgrad.callbacks.calling import Callbacks
 from rlgrad.display import Display
-from rlgrad.engine import Engine
+from rlgrad.engine import Engine, exit_status, is_logged
 from rlgrad.evaluation import judge
 from rlgrad.faults import Faults, kept_in
 from rlgrad.infos import Infos
@@ -26,14 +26,14 @@ from rlgrad.saving import Saver, Standing
 from rlgrad.signals import Signals
 from rlgrad.store import Run
 
-POINTS = 25
-"""Logged points of a run by default: few enough for metrics to stay a small part of its cost."""
 Start = tuple[Standing, Path | None]
 """What another process left: its standing, and the checkpoint; None: it wrote none."""
 
 
 class Session:
     """A trainer with everything around it.
+
+    Of several processes it is the leader's; see ``ranks.leading``.
 
     Args:
         trainer: ready to train, rlgrad's own or a peer.
@@ -44,6 +44,9 @@ class Session:
         start: where the trainer stands, if it goes on from another process; None: at the start.
         callbacks: called while it trains.
     """
+
+    leads = True
+    """Whether it shows and writes; of several processes one does."""
 
     def __init__(
         self,
@@ -57,7 +60,7 @@ class Session:
     ) -> None:
         self.trainer, self.run, self.display, self.options = trainer, run, display, options
         self.total = run.config.total_timesteps
-        self.log_freq = options.log_freq or max(1, self.total // POINTS)
+        self.log_freq = options.points(self.total)
         card = (run.path / "card.toml").read_text("utf-8")
         settings = hyperparameters(run.config, run.peer)
         self.standing = Standing(evaluated=[-1] * len(run.seeds)) if start is None else start[0]
@@ -68,6 +71,8 @@ class Session:
         path = None if start is None else start[1]
         self.saver = Saver(trainer, run, options, self.log, self.standing, path)
         self.signals = Signals(display.say)
+        self.beat: Callable[[], None] = lambda: None
+        """Called from time to time in an evaluation, for who waits."""
         self.faults = Faults(run, lambda: (max(self._steps), self.saver.path))
         self.callbacks = Callbacks(callbacks, Progress(trainer, run, display.say))
         infos = Infos(options.log_info, len(run.seeds))
@@ -115,10 +120,7 @@ class Session:
 
     def wants(self, steps: int) -> bool:
         """Whether numbers will be logged after so many further env steps of some seed."""
-        return any(
-            now // self.log_freq < (now + steps) // self.log_freq or now + steps >= self.total
-            for now in (o.steps for o in self.trainer.outcomes if o.status == "running")
-        )
+        return is_logged(self.trainer.outcomes, self.log_freq, self.total, steps)
 
     def after(self) -> None:
         """What is due after an iteration: a logged point, a checkpoint, an evaluation."""
@@ -192,9 +194,7 @@ class Session:
         while self.standing.pending and not self.signal:
             i, path = self.standing.pending[0], self.saver.path
             outcome = self.trainer.outcomes[i]
-            numbers = judge(
-                self.run, outcome, path, self.options.eval_episodes, lambda: self.stopped
-            )
+            numbers = judge(self.run, outcome, path, self.options.eval_episodes, self._polled)
             if numbers is None:
                 return
             if path is not None and numbers:
@@ -206,6 +206,16 @@ class Session:
             if outcome.evaluation is not None:
                 self.callbacks.call("on_evaluation", outcome.seed)
         self._say_failures()
+
+    def _polled(self) -> bool:
+        """Whether an evaluation is to be given up."""
+        self.beat()
+        return self.stopped
+
+    @property
+    def status(self) -> int:
+        """Exit status: 128 + the signal that ended it, 1 where a seed failed, else 0."""
+        return exit_status(self.signal, self.trainer.outcomes)
 
     def result(self) -> dict[str, Any]:
         """How the run ended, as plain numbers; seconds are of training alone."""

@@ -25,9 +25,10 @@ def shrinking(engine: Engine) -> Engine:
     """The engine, without its seeds that are done where that saves time: a simulator on the CPU.
 
     A captured program is made for one number of seeds, and Gymnasium's environments could only be
-    put into a smaller batch by playing their episodes again.
+    put into a smaller batch by playing their episodes again. Processes that share a run would have
+    to do so at the same moment.
     """
-    if not isinstance(engine, Trainer) or len(engine.seeds) == 1:
+    if not isinstance(engine, Trainer) or len(engine.seeds) == 1 or engine.ranks.size > 1:
         return engine
     simulated = engine.lanes.simulator is not None and engine.device.type == "cpu"
     return Shrinking(engine) if simulated else engine

@@ -32,6 +32,12 @@ class Signals:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
             return
+        self.note(number)
+
+    def note(self, number: int) -> None:
+        """A signal came, to this process or to another that works with it."""
+        if self.number:
+            return
         self.number = number
         again = " again" if number == signal.SIGINT else ""
         # A handler may strike inside a write to the same stream, which then refuses a second one.

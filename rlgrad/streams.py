@@ -86,19 +86,22 @@ class Streams:
     Args:
         seeds: S integers, each 0 <= seed < 2^64.
         device: where the noise is made.
+        first: number of the first lane, where the lanes are a share of more.
 
     Raises:
         ValueError: for a seed out of range.
     """
 
-    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, seeds: Sequence[int], device: torch.device | str = "cpu", first: int = 0
+    ) -> None:
         for seed in seeds:
             if not 0 <= seed < 1 << 64:
                 raise ValueError(f"got seed {seed}; expected 0 <= seed < 2^64")
         words = [[seed & _WORD for seed in seeds], [seed >> 32 for seed in seeds]]
         self.device = torch.device(device)
         self.key = torch.tensor(words, dtype=torch.int64, device=self.device).view(2, 1, -1, 1, 1)
-        self.philox = philox
+        self.first, self.philox = first, philox
         """The generator, or a compiled one."""
         self._ahead: dict[tuple[Purpose, int, int], tuple[int, Tensor]] = {}
 
@@ -117,7 +120,8 @@ class Streams:
         shape = (4, len(iterations), self.key.shape[2], lanes, blocks)
         counter = torch.empty(shape, dtype=torch.int64, device=self.device)
         counter[0] = torch.arange(blocks, device=self.device)
-        counter[1] = torch.arange(lanes, device=self.device).unsqueeze(1)
+        numbered = torch.arange(self.first, self.first + lanes, device=self.device)
+        counter[1] = numbered.unsqueeze(1)
         counter[2] = iterations.view(-1, 1, 1, 1)
         counter[3].fill_(int(purpose))
         return torch.stack(self.philox(counter, self.key), -1).flatten(-2)[..., :count]

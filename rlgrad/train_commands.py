@@ -22,6 +22,7 @@ from rlgrad.report import print_summary
 from rlgrad.terminal import out
 
 if TYPE_CHECKING:
+    from rlgrad.ranks.leading import Following
     from rlgrad.session import Session
     from rlgrad.store import Run
 
@@ -152,13 +153,12 @@ class Resume:
         return _trained(session, self.json, log_dir)
 
 
-def _trained(session: Session, as_json: bool, log_dir: str) -> int:
+def _trained(session: Session | Following, as_json: bool, log_dir: str) -> int:
     """Train to the end and print what it came to; the exit status."""
     session.go()
-    result = session.result()
-    if as_json:
-        out(json.dumps(result))
-    print_summary(result, log_dir)
-    if session.signal:
-        return 128 + session.signal
-    return int(any(seed["status"] == "failed" for seed in result["seeds"]))
+    if session.leads:
+        result = session.result()
+        if as_json:
+            out(json.dumps(result))
+        print_summary(result, log_dir)
+    return session.status

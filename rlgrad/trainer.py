@@ -29,6 +29,7 @@ from rlgrad.options import Options
 from rlgrad.overlapped import collect_in_halves
 from rlgrad.places import places
 from rlgrad.preflight import Work, check_memory, choose_device, observation_factors, weights
+from rlgrad.ranks.one import ONE, Ranks
 from rlgrad.rollout import Episodes, Rollout, collect
 from rlgrad.streams import Purpose, Streams, by_step, derive
 
@@ -40,18 +41,25 @@ class Trainer:
         resolved: what is trained.
         seeds: S seeds, trained as one.
         options: how.
+        ranks: the processes that the lanes are spread over.
     """
 
-    def __init__(self, resolved: Resolved, seeds: Sequence[int], options: Options) -> None:
+    def __init__(
+        self,
+        resolved: Resolved,
+        seeds: Sequence[int],
+        options: Options,
+        ranks: Ranks = ONE,
+    ) -> None:
+        self.ranks, self.share_of_lanes = ranks, ranks.lanes(resolved.config.num_envs)
         self.resolved, self.config, self.options = resolved, resolved.config, options
         self.seeds = list(seeds)
         self.whole = self.config.signal == "return-to-go"
         self.solved_at = score_to_solve(resolved.env, options.stop_when_solved)
         self.together = len(self.seeds)
         self._make_lanes()
-        self.clock = Clock(beside=self.lanes.cpu_seconds)
-        self.streams = Streams(self.seeds, self.device)
-        S, N = len(self.seeds), self.config.num_envs
+        self.clock = Clock(beside=self.beside)
+        self.streams = Streams(self.seeds, self.device, self.share_of_lanes.start)
         self.image = image_of(self.lanes.space, self.config.network)
         self.scale = scale = observation_factors(
             self.lanes.space, self.config, self.image is not None
@@ -65,8 +73,10 @@ class Trainer:
             self.device,
             self.masked,
             self.image,
+            ranks.pool,
+            len(self.share_of_lanes),
         )
-        self.episodes = Episodes(S, N)
+        self.episodes = Episodes(len(self.seeds), self.config.num_envs)
         self.outcomes = [Outcome(seed) for seed in self.seeds]
         self.iteration = 0
         self.observation: Any = None
@@ -85,7 +95,8 @@ class Trainer:
             )
         self.length = limit if self.whole and limit is not None else c.num_steps
         one = make_one(card.id, card.kwargs, c.max_episode_steps)
-        lanes = len(self.seeds) * c.num_envs
+        each = len(self.share_of_lanes)
+        lanes = len(self.seeds) * each
         outputs, wanted = Actions(one.action_space).outputs, c.action_masks
         self.masked, self.why_masked = choose_masks(card, one, self.options.vec, wanted)
         card = dataclasses.replace(card, masked=self.masked)
@@ -104,7 +115,7 @@ class Trainer:
         infos = Counted(tuple(parse_wanted(each).key for each in self.options.log_info), self.whole)
         env = make_training(card, lanes, c.max_episode_steps, self.device, self.vec, infos)
         self.lanes = Lanes(env, self.seeds)
-        chunked, halves = self.lanes.chunked is not None, c.num_envs > 1
+        chunked, halves = self.lanes.chunked is not None, each > 1
         self.overlaps = self.device.type == "cuda" and chunked and halves
         """Whether the policy chooses for half of the lanes while the others step."""
         if infos.keys:
@@ -136,7 +147,7 @@ class Trainer:
 
     def _collect(self, observation: Any) -> tuple[Rollout, Any]:
         """The next rollout; whole episodes start from seeds of their own iteration."""
-        N = self.config.num_envs
+        N = len(self.share_of_lanes)
         if observation is None or self.whole:
             observation = self.lanes.reset(self.lane_seeds(self.iteration))
         gumbel = -self._noise(Purpose.ACTION).log()
@@ -149,13 +160,17 @@ class Trainer:
         return gather(self.lanes, self.learner.actor(), observation, gumbel, alive)
 
     def lane_seeds(self, iteration: int) -> list[int]:
-        """Of all lanes, seed by seed, for a reset of all."""
-        lanes = range(self.config.num_envs)
+        """Of this process's lanes, seed by seed, for a reset of all."""
+        lanes = self.share_of_lanes
         return [derive(s, Purpose.LANE_SEED, n, iteration) for s in self.seeds for n in lanes]
+
+    def beside(self) -> float:
+        """CPU-seconds that other processes have spent for this one."""
+        return self.lanes.cpu_seconds() + self.ranks.cpu_seconds
 
     def _noise(self, purpose: Purpose, copies: int = 1) -> Tensor:
         """This iteration's Exp(1) noise ``[S, T, N, D, A]``, with a leading K for K copies."""
-        N, T, (D, A) = self.config.num_envs, self.length, self.learner.shape
+        N, T, (D, A) = len(self.share_of_lanes), self.length, self.learner.shape
         noise = self.streams.exponential(purpose, self.iteration, N, copies * T * D * A)
         return by_step(noise, copies, T, D, A)
 
@@ -174,7 +189,8 @@ class Trainer:
         for i, (outcome, fine) in enumerate(zip(self.outcomes, good, strict=True)):
             if not fine and outcome.status == "running":
                 outcome.status = "failed"
-                outcome.reason = why_failed(rollout, i, outcome.seed, outcome.steps)
+                whole = self.ranks.whole(rollout, i)
+                outcome.reason = why_failed(whole, outcome.seed, outcome.steps)
         return numbers
 
     def critic_steps(self) -> int:
@@ -193,9 +209,12 @@ class Trainer:
 
     def _count(self, rollout: Rollout) -> None:
         """Count steps and episodes of the seeds that train, and say which of them are done."""
+        counted = self.ranks.counted(rollout, self.clock.read().cpu)
+        if counted is None:  # the leader counts, and tells
+            return
         active, seconds = self.active, self.clock.read()
-        self.episodes.add(rollout, self.whole)
-        counts = rollout.valid.flatten(1).sum(1).tolist()
+        self.episodes.add(counted, self.whole)
+        counts = counted.valid.flatten(1).sum(1).tolist()
         for i, outcome in enumerate(self.outcomes):
             if not active[i]:
                 continue
@@ -261,7 +280,7 @@ class Trainer:
         tensors = {**self.learner.state_dict(), **self.episodes.state()}
         if self.observation is not None:
             tensors |= places(self.lanes, self.observation)
-        return tensors, counters
+        return self.ranks.joined(tensors), counters
 
     def close(self) -> None:
         """Release the environments."""

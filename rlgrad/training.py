@@ -7,6 +7,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,23 +18,30 @@ from rlgrad.callbacks.calling import check_callbacks, names, wanted_infos
 from rlgrad.captured.engine import captured
 from rlgrad.cards import Resolved, resolve
 from rlgrad.config import FIELDS
-from rlgrad.creating import create
+from rlgrad.creating import create, run_of
 from rlgrad.display import Display
 from rlgrad.engine import Engine
 from rlgrad.errors import UsageError, nearest
 from rlgrad.finding import import_module
 from rlgrad.locking import Lock
 from rlgrad.options import Options, checked, parse_seeds
+from rlgrad.ranks.joining import facts, follow, join, led, listening, refuse
+from rlgrad.ranks.leading import Following
+from rlgrad.ranks.one import ONE, Ranks
 from rlgrad.session import Session
 from rlgrad.shrinking import shrinking
 from rlgrad.store import Run
 from rlgrad.trainer import Trainer
 
 
-def engine(resolved: Resolved, seeds: Sequence[int], options: Options) -> Engine:
+def engine(
+    resolved: Resolved, seeds: Sequence[int], options: Options, ranks: Ranks = ONE
+) -> Engine:
     """What trains: rlgrad's own trainer, or Stable-Baselines3."""
     if resolved.peer is None:
-        return shrinking(captured(Trainer(resolved, seeds, options), options.capture))
+        trainer = Trainer(resolved, seeds, options, ranks)
+        ranks.check(facts(trainer, resolved, options) if ranks.size > 1 else {})
+        return shrinking(captured(trainer, options.capture))
     if options.capture == "on":
         raise UsageError(f"got --capture on, and {resolved.agent} is a peer; expected auto or off")
     if options.vec != "auto":
@@ -52,7 +60,7 @@ def start(
     options: Options,
     display: Display | None = None,
     callbacks: Sequence[Callback] = (),
-) -> Session:
+) -> Session | Following:
     """Check everything, then make the run directory: bad input leaves nothing behind.
 
     Args:
@@ -62,31 +70,56 @@ def start(
         display: what a person sees.
         callbacks: called while it trains.
 
+    Returns:
+        A session; of a torchrun, one that follows in all processes but the first.
+
     Raises:
         UsageError: for anything the user can mend.
     """
-    for module in resolved.env.modules:
-        import_module(module)
+    ranks = join(options)
     callbacks = check_callbacks(callbacks)
     options = replace(options, log_info=wanted_infos(callbacks, options.log_info))
     torch.set_num_threads(1)  # small networks: a second thread only waits
-    trainer = engine(resolved, seeds, options)
     with ExitStack() as undo:  # where it cannot begin, nothing stays open
-        undo.callback(trainer.close)
-        notes = *resolved.notes, *trainer.notes
-        card = replace(resolved.env, masked=trainer.masked)
-        resolved = replace(resolved, env=card, notes=notes, vec=trainer.vec)
-        run = create(resolved, seeds, options, names(callbacks))
-        lock = Lock(run.path)
-        undo.callback(lock.release)
-        name, env = resolved.agent, resolved.env.id
-        count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
-        display = display or Display(f"{name} on {env}", options.quiet)
-        display.say(f"Training {name} on {env}, {count}, on {trainer.where}")
-        for note in resolved.notes:
-            display.say(f"note: {note}")
-        session = Session(trainer, run, display, options, lock, callbacks=callbacks)
+        with ranks.alike():
+            session = _begun(resolved, seeds, options, display, callbacks, ranks, undo)
         undo.pop_all()
+    return session
+
+
+def _begun(
+    resolved: Resolved,
+    seeds: Sequence[int],
+    options: Options,
+    display: Display | None,
+    callbacks: Sequence[Callback],
+    ranks: Ranks,
+    undo: ExitStack,
+) -> Session | Following:
+    """As ``start``, in one of the processes; ``undo`` takes what is to be released on failure."""
+    for module in resolved.env.modules:
+        import_module(module)
+    refuse(resolved, options, ranks)
+    trainer = engine(resolved, seeds, options, ranks)
+    undo.callback(trainer.close)
+    notes = *resolved.notes, *trainer.notes
+    card = replace(resolved.env, masked=trainer.masked)
+    resolved = replace(resolved, env=card, notes=notes, vec=trainer.vec)
+    if not ranks.leads:
+        return follow(trainer, run_of(resolved, seeds, Path(ranks.told(""))), ranks, options)
+    run = create(resolved, seeds, options, names(callbacks))
+    lock = Lock(run.path)
+    undo.callback(lock.release)
+    ranks.told(str(run.path))
+    name, env = resolved.agent, resolved.env.id
+    count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
+    display = display or Display(f"{name} on {env}", options.quiet)
+    display.say(f"Training {name} on {env}, {count}, on {trainer.where}")
+    for note in resolved.notes:
+        display.say(f"note: {note}")
+    trainer = led(trainer, ranks)
+    session = Session(trainer, run, display, options, lock, callbacks=callbacks)
+    session.beat = listening(trainer, session.signals)
     return session
 
 
@@ -135,7 +168,7 @@ def train(
     return finish(session)
 
 
-def finish(session: Session) -> Run:
+def finish(session: Session | Following) -> Run:
     """Train to the end; a signal that stopped it is passed on.
 
     Raises:

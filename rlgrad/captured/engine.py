@@ -103,6 +103,7 @@ class Captured:
             _tally(trainer),
             trainer.kept,
             trainer.iteration,
+            trainer.ranks,
         )
         trainer.observation = self.program.place.observation
         if trainer.options.compile:
@@ -152,6 +153,7 @@ class Captured:
                 if measure:
                     break
             self.read()
+            trainer.ranks.report(trainer.clock.read().cpu)
 
     def run(self, watch: Watch) -> None:
         """Train all seeds to their end, or until the watch stops it."""

@@ -19,6 +19,7 @@ from rlgrad.config import Config
 from rlgrad.lanes import Lanes
 from rlgrad.last_good import LastGood
 from rlgrad.learner import Learner
+from rlgrad.ranks.one import ONE, Ranks
 from rlgrad.rollout import collect
 from rlgrad.simulators.arrays import by_component
 from rlgrad.streams import Purpose, Streams, by_step
@@ -77,6 +78,7 @@ class Program:
         tally: what has been counted.
         kept: the state before the update.
         iteration: which is next.
+        ranks: the processes that lanes are spread over; the tally is of all lanes, in each.
     """
 
     def __init__(
@@ -89,8 +91,10 @@ class Program:
         tally: Tally,
         kept: LastGood,
         iteration: int,
+        ranks: Ranks = ONE,
     ) -> None:
         self.config, self.learner, self.lanes, self.streams = config, learner, lanes, streams
+        self.ranks = ranks
         self.place, self.tally, self.kept = place, tally, kept
         device = streams.device
         self.iteration = torch.full((1,), iteration, dtype=torch.int64, device=device)
@@ -106,7 +110,11 @@ class Program:
 
     def _noise(self, purpose: Purpose, copies: int = 1) -> Tensor:
         """Exp(1) noise ``[S, T, N, D, A]``, with a leading K for K copies."""
-        N, T, (D, A) = self.config.num_envs, self.config.num_steps, self.learner.shape
+        N, T, (D, A) = (
+            self.lanes.count // self.learner.seeds,
+            self.config.num_steps,
+            self.learner.shape,
+        )
         uniform = self.streams.uniform_at(purpose, self.iteration, N, copies * T * D * A)
         return by_step(uniform.log().neg_(), copies, T, D, A)
 
@@ -133,7 +141,7 @@ class Program:
         numbers = learner.update(rollout, second, share, critic_steps, measure)
         good = self.kept.finite_rows()
         self.kept.put_back_where(~(good & tally.running))
-        tally.add(rollout, good)
+        tally.add(self.ranks.on_device(rollout), good)
         self.iteration += 1
         return numbers
 

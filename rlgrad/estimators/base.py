@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from rlgrad.estimators import noise
 from rlgrad.estimators.checks import checked
+from rlgrad.estimators.pooling import ALONE, Chain
 
 Objective = Callable[[Tensor], Tensor]
 """f: one-hot or relaxed choices ``[*batch, D, A]`` -> values ``[*batch]``."""
@@ -95,7 +96,7 @@ class Estimator(nn.Module, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         # Every member, also a user's own, checks its arguments in one place.
         super().__init_subclass__(**kwargs)
-        for name in {"gradient", "loss", "observe"} & cls.__dict__.keys():
+        for name in {"gradient", "loss", "observe", "observing"} & cls.__dict__.keys():
             setattr(cls, name, checked(cls.__dict__[name]))
 
     @property
@@ -202,7 +203,35 @@ class Estimator(nn.Module, ABC):
         weight: Tensor | None = None,
     ) -> None:
         """Update running statistics; call it after ``gradient``, so that those are of the past."""
-        return None
+        with torch.no_grad():
+            ALONE.together(self.observing(draw, value, context=context, weight=weight))
+
+    def observing(
+        self,
+        draw: Draw,
+        value: Float[Tensor, "*values"],
+        *,
+        context: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Chain:
+        """As ``observe``, of a batch that may be spread over processes; without a graph.
+
+        A member that overrides ``observe`` instead serves one process.
+        """
+        if type(self).observe is not Estimator.observe:
+            self.observe(draw, value, context=context, weight=weight)
+        yield from ()
+
+    @property
+    def observes(self) -> bool:
+        """Whether there are running statistics."""
+        own = type(self)
+        return own.observing is not Estimator.observing or not self.pools
+
+    @property
+    def pools(self) -> bool:
+        """Whether running statistics may be of batches that are spread over processes."""
+        return type(self).observe is Estimator.observe
 
     def rescale(self, factor: Float[Tensor, "S 1"]) -> None:
         """Values will come multiplied by ``factor``: baselines and control variates follow."""

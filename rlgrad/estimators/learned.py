@@ -11,6 +11,7 @@ from torch import Tensor
 from rlgrad.errors import UsageError
 from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, features, score
 from rlgrad.estimators.networks import SeedMLP
+from rlgrad.estimators.pooling import Chain
 from rlgrad.estimators.statistics import (
     RunningMean,
     live_rows,
@@ -154,19 +155,19 @@ class Learned(Estimator):
         error = self.scale * trace.output[..., :1] - value.reshape(rows)
         return [trace.parameters(self.scale * error * share.reshape(rows))]
 
-    @torch.no_grad()
-    def observe(
+    def observing(
         self,
         draw: Draw,
         value: Float[Tensor, "*batch"],
         *,
         context: Tensor | None = None,
         weight: Tensor | None = None,
-    ) -> None:
+    ) -> Chain:
         """Fold f - V into the running mean and deviation, where they are used."""
         if self.centre or self.normalise:
             error = self._left(value, context)[..., 0, 0]
-            self.moments.update(torch.stack([error, error**2], -1), weight)
+            moments = torch.stack([error, error**2], -1)
+            self.moments.take((yield self.moments.batch(moments, weight)))
 
     @torch.no_grad()
     def rescale(self, factor: Float[Tensor, "S 1"]) -> None:

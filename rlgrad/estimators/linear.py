@@ -24,6 +24,7 @@ from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, one_hot
 from rlgrad.estimators.least_squares import LeastSquares
 from rlgrad.estimators.networks import padded
 from rlgrad.estimators.passes import activate, product
+from rlgrad.estimators.pooling import Batch, Chain
 from rlgrad.estimators.relaxation import Coupling
 from rlgrad.estimators.statistics import all_count, seed_rows
 
@@ -216,15 +217,14 @@ class LinearRelax(Estimator):
         q = c[..., 1 : 1 + E].unsqueeze(2)
         return (left.unsqueeze(-1) * s - (removed * q).sum(-1)).reshape(draw.logits.shape)
 
-    @torch.no_grad()
-    def observe(
+    def observing(
         self,
         draw: Draw,
         value: Float[Tensor, "*batch"],
         *,
         context: Tensor | None = None,
         weight: Tensor | None = None,
-    ) -> None:
+    ) -> Chain:
         """Fit c to this batch and, with falling weight, to those before it."""
         features, s, removed = self._seen(draw, value, context)
         self.__dict__.pop("_kept")
@@ -251,7 +251,8 @@ class LinearRelax(Estimator):
         J = self.state
         lower = torch.cat([upper[:, :J, J:].mT, torch.bmm(each.mT, each)], 2)
         size = (f * f * norm).view(S, -1).sum(-1)
-        self.solver.fit(torch.cat([upper[:, :J], lower], 1), upper[:, J], size)
+        gram = torch.cat([upper[:, :J], lower], 1)
+        self.solver.fit(*(yield Batch((gram, upper[:, J], size))).numbers)
 
     def _removed(self, s: Tensor, y: Tensor, slope: Tensor) -> Float[Tensor, "S rows DA E"]:
         """What a unit of each q takes off the estimate: logits by entries of q."""

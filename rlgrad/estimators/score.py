@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, score
+from rlgrad.estimators.pooling import Chain
 from rlgrad.estimators.statistics import RunningMean, seed_rows
 
 
@@ -93,15 +94,14 @@ class Constant(Estimator):
         centred = (rows - self._constant(draw).to(rows)).expand(-1, -1, *draw.logits.shape[-2:])
         return centred.reshape(draw.logits.shape) * score(draw)
 
-    @torch.no_grad()
-    def observe(
+    def observing(
         self,
         draw: Draw,
         value: Float[Tensor, "*batch"],
         *,
         context: Tensor | None = None,
         weight: Tensor | None = None,
-    ) -> None:
+    ) -> Chain:
         """Fold this batch into the running moments that c is made of."""
         v, s = value[..., None], score(draw)
         if self.constant == "mean":
@@ -112,7 +112,7 @@ class Constant(Estimator):
         else:
             flat = s.flatten(-2)
             moments = torch.cat([v * flat * flat, v * flat, flat * flat, flat], -1)
-        self.moments.update(moments, weight)
+        self.moments.take((yield self.moments.batch(moments, weight)))
 
     def rescale(self, factor: Float[Tensor, "S 1"]) -> None:
         """Multiply the moments that are linear in f."""

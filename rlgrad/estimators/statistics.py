@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from rlgrad.estimators.arrays import in_numpy, native
+from rlgrad.estimators.pooling import Batch
 
 
 def seed_rows(x: Float[Tensor, "*batch"], seeds: int | None) -> Float[Tensor, "S rows"]:
@@ -113,16 +114,26 @@ class RunningMean(nn.Module):
 
     def update(self, x: Float[Tensor, "*batch width"], weight: Tensor | None = None) -> None:
         """Fold in a batch; a seed none of whose rows count keeps its mean."""
+        self.take(self.batch(x, weight))
+
+    def batch(self, x: Float[Tensor, "*batch width"], weight: Tensor | None = None) -> Batch:
+        """What ``update`` learns of a batch: the mean ``[S, width]`` of the rows that count."""
         seeds, width = self.mean.shape
         rows = seed_rows(x[..., 0], seeds).shape[1]
         columns = x.reshape(seeds, rows, width).transpose(1, 2).contiguous()
         w = torch.ones_like(columns[:, :1]) if weight is None else weight.reshape(seeds, 1, -1)
         count = w.to(columns).sum(-1)
-        batch = torch.where(w > 0, columns, 0.0).sum(-1) / count.clamp(min=1.0)
+        mean = torch.where(w > 0, columns, 0.0).sum(-1) / count.clamp(min=1.0)
+        return Batch((mean,), count.squeeze(1))
+
+    def take(self, batch: Batch) -> None:
+        """Fold in what ``batch`` gave."""
+        assert batch.rows is not None
+        (mean,), count = batch.numbers, batch.rows.unsqueeze(1)
         share = (count > 0).to(self.total) if self.decay < 1 else count.to(self.total)
         self.total.mul_(self.decay).add_(share)
         step = torch.where(count > 0, share / self.total.clamp(min=1e-12), 0.0)
-        self.mean.add_(step * (batch.to(self.mean) - self.mean))
+        self.mean.add_(step * (mean.to(self.mean) - self.mean))
 
     def fold(self, x: Float[Tensor, "S width"], known: Bool[Tensor, "S 1"]) -> None:
         """Fold in one vector for each seed that is known; the others keep their mean."""

@@ -182,7 +182,7 @@ def fit(
                 adam.step(each.detach(), gradient, _rate(i, steps))
 
         improved = _best(estimator, steps, step, lambda: judged(estimator, held_out, objective))
-    if type(estimator).observe is not Estimator.observe:
+    if estimator.observes:
         rows = len(data.column)
         for index in _batches(rows, -(-rows // OBSERVED), OBSERVED, seed + 1):
             part = data.rows(index)

@@ -1,0 +1,1 @@
+"""One run over several processes, which torchrun starts: see docs/distributed.md."""
