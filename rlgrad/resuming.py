@@ -23,9 +23,8 @@ from rlgrad.creating import card_text
 from rlgrad.differing import check_callbacks_kept, check_versions, say_schedule
 from rlgrad.display import Display
 from rlgrad.errors import UsageError, nearest
-from rlgrad.finding import import_module
 from rlgrad.forms import ABOUT
-from rlgrad.loading import require_modules
+from rlgrad.loading import import_allowed
 from rlgrad.locking import Lock
 from rlgrad.options import Options, checked
 from rlgrad.output import check_own, to_disk, write_whole
@@ -169,9 +168,7 @@ def restart(
             f"{run.path} is of the peer {run.agent[:80]}: Stable-Baselines3 does not store all "
             "that it would need to go on; train it again"
         )
-    for module in env_modules:
-        import_module(module)
-    require_modules(run, env_modules)
+    import_allowed(run, env_modules)
     about, resolved, notes = _about(run), _resolved(run, total_timesteps), list[str]()
     callbacks = check_callbacks(callbacks)
     options = _options(about, resolved, {"log_dir": log_dir, **(given or {})}, callbacks)
