@@ -71,7 +71,7 @@ def run(command: Sequence[str]) -> tuple[Job, str]:
 OVER = """
 import json, sys, time
 from rlgrad import cli, train_commands
-with train_commands._uncollected():
+with train_commands.uncollected():
     from rlgrad import session
 finish = session.Session._finish
 moment = []

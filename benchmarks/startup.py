@@ -23,7 +23,7 @@ BARE = "import os, torch, gymnasium; os._exit(0)"
 READY = """
 import os, sys
 from rlgrad import cli, train_commands
-with train_commands._uncollected():
+with train_commands.uncollected():
     from rlgrad import trainer, training
 trainer.Trainer.step = lambda self, measure=False: os._exit(0)
 cli.main(sys.argv[1:])

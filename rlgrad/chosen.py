@@ -49,15 +49,9 @@ class Chosen:
 
     def run(self) -> Run:
         """The run, its modules imported where that was allowed."""
-        from rlgrad.finding import import_module
-        from rlgrad.loading import require_modules
-        from rlgrad.store import find_run, read_run
+        from rlgrad.loading import open_run
 
-        run = read_run(find_run(self.path, self.log_dir))
-        for module in self.env_module:
-            import_module(module)
-        require_modules(run, self.env_module)
-        return run
+        return open_run(self.path, self.env_module, self.log_dir)
 
     def checkpoint(self, run: Run) -> Path | None:
         """Its file; None: the newest that is whole."""

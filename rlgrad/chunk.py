@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlgrad.errors import UsageError, shown
+from rlgrad.errors import UsageError, raised, shown
 from rlgrad.hanging import WATCH, HangingError
 from rlgrad.rows import IDLE, UNMADE, UNSEEDED, Lane, LaneError, Rows, moment, standing
 from rlgrad.seeded import SeededEpisodes, WrongError, checked_array
@@ -21,8 +21,8 @@ _FLAGS = frozenset({bool, np.bool_})
 
 def _told(error: BaseException) -> str:
     """What was raised, and where, in a line."""
-    text, place = " ".join(str(error).split())[:500], traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__}: {text} ({place[-1].filename}, line {place[-1].lineno})"
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{raised(error, 500)} ({place.filename}, line {place.lineno})"
 
 
 class Chunk:

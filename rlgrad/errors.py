@@ -40,6 +40,12 @@ def shown(value: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
+def raised(error: BaseException, most: int | None = None) -> str:
+    """What was raised, by its type and in one line, its text cut after ``most`` characters."""
+    text = " ".join(str(error).split())[:most]
+    return f"{type(error).__name__}: {text}".rstrip()
+
+
 def nearest(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """'did you mean X?' for a misspelled name, else ``otherwise`` or the list of what there is."""
     names = sorted(known)

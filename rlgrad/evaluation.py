@@ -15,11 +15,10 @@ from rlgrad.agent import Agent, Policy
 from rlgrad.best import find_checkpoint
 from rlgrad.engine import Outcome
 from rlgrad.errors import UsageError
-from rlgrad.finding import import_module
 from rlgrad.lanes import Lanes
-from rlgrad.loading import acting, load_policy, load_stored, require_modules
+from rlgrad.loading import acting, load_policy, load_stored, open_run
 from rlgrad.make import make_evaluation, time_limit
-from rlgrad.store import Run, find_run, read_run
+from rlgrad.store import Run
 from rlgrad.streams import Purpose, Streams, derive
 
 Floats = NDArray[np.float64]
@@ -191,10 +190,7 @@ def load(
     Raises:
         UsageError: where the run, its checkpoint or the seed is missing or damaged.
     """
-    found = run if isinstance(run, Run) else read_run(find_run(run, log_dir))
-    for module in env_modules:
-        import_module(module)
-    require_modules(found, env_modules)
+    found = open_run(run, env_modules, log_dir)
     seed = found.seeds[0] if seed is None else seed
     policy = load_policy(found, seed, find_checkpoint(found, which, seed))
     return acting(found, seed, policy)
@@ -220,10 +216,7 @@ def evaluate_run(
         log_dir: where "latest" looks.
         which: see ``load``.
     """
-    run = read_run(find_run(name, log_dir))
-    for module in env_modules:
-        import_module(module)
-    require_modules(run, env_modules)
+    run = open_run(name, env_modules, log_dir)
     rows = []
     for each in run.seeds if seed is None else [seed]:
         stored = load_stored(run, each, find_checkpoint(run, which, each))

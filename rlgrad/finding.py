@@ -11,7 +11,7 @@ from types import ModuleType
 import gymnasium
 
 from rlgrad.card_files import namespace
-from rlgrad.errors import UsageError, nearest, shown
+from rlgrad.errors import UsageError, nearest, raised, shown
 from rlgrad.extras import register
 
 
@@ -30,7 +30,7 @@ def import_module(name: str, hint: str = "") -> ModuleType:
             _look_here(name)
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
+        text = raised(error)
         if isinstance(error, ModuleNotFoundError) and not hint and error.name == name:
             hint = "; expected a module in this directory or installed with pip install -e"
         raise UsageError(f"cannot import module {name!r}: {text}{hint}") from None

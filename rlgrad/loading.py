@@ -16,12 +16,13 @@ from rlgrad.agent import Agent, Policy
 from rlgrad.checkpoints import DamagedError
 from rlgrad.config import own_module
 from rlgrad.errors import UsageError, shown
+from rlgrad.finding import import_module
 from rlgrad.images import image_of
 from rlgrad.learner import Learner
 from rlgrad.make import make_one
 from rlgrad.peer_cards import is_trusted
 from rlgrad.preflight import check_memory, fitting, observation_factors
-from rlgrad.store import Run, load_checkpoint
+from rlgrad.store import Run, load_checkpoint, named_run
 
 
 class Stored(NamedTuple):
@@ -159,6 +160,39 @@ def _empty_learner(run: Run, seed: int, path: Path, counters: dict[str, Any]) ->
     return Learner(
         run.config, features, actions.sizes, [seed], scale, masked=run.masked, image=image
     )
+
+
+def import_allowed(run: Run, allowed: Sequence[str]) -> None:
+    """Import modules that were named, and refuse where the run needs others.
+
+    Args:
+        run: whose environment or algorithm may need them.
+        allowed: names of modules.
+
+    Raises:
+        UsageError: where one cannot be imported, or the run needs one more.
+    """
+    for module in allowed:
+        import_module(module)
+    require_modules(run, allowed)
+
+
+def open_run(
+    name: str | Path | Run, env_modules: Sequence[str] = (), log_dir: str | Path = "runs"
+) -> Run:
+    """A run that can be rebuilt: found, read, and the modules imported that it needs.
+
+    Args:
+        name: path of the run, "latest", or a ``Run``.
+        env_modules: to import first, where the environment is not Gymnasium's.
+        log_dir: where "latest" looks.
+
+    Raises:
+        UsageError: where there is no run, or it needs a module that was not named.
+    """
+    run = named_run(name, log_dir)
+    import_allowed(run, env_modules)
+    return run
 
 
 def require_modules(run: Run, given: Sequence[str]) -> None:

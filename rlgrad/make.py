@@ -14,7 +14,7 @@ from gymnasium.wrappers import FlattenObservation
 
 from rlgrad.atari import STEPS, AtariEnv, AtariLanes, is_atari
 from rlgrad.card_files import EnvCard
-from rlgrad.errors import UsageError, nearest, shown
+from rlgrad.errors import UsageError, nearest, raised, shown
 from rlgrad.finding import import_module, spec
 from rlgrad.info_notes import NOTHING, Counted, InfoNotes
 from rlgrad.masking import Masked
@@ -77,8 +77,7 @@ def make_one(
         if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], dict)):
             raise TypeError(f"reset gave {shown(given)}; expected a pair (observation, info)")
     except (Exception, SystemExit) as error:
-        text = " ".join(str(error).split())
-        raise UsageError(f"{env_id} cannot be made: {type(error).__name__}: {text}") from None
+        raise UsageError(f"{env_id} cannot be made: {raised(error)}") from None
     check_spaces(env_id, env.observation_space, env.action_space)
     return env
 

@@ -113,6 +113,21 @@ def _fill(folder: Path, files: Mapping[str, bytes]) -> None:
             _sync(path)
 
 
+def check_writable(path: Path, flag: str) -> None:
+    """Refuse a file or folder to be where nothing can be written, before the work that it is for.
+
+    Args:
+        path: of the file or folder; those above it may be missing.
+        flag: what it was asked for by, such as ``--output``.
+
+    Raises:
+        UsageError: naming the folder that is in the way.
+    """
+    there = next(above for above in path.absolute().parents if above.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UsageError(f"nothing can be written to {there}; choose another place by {flag}")
+
+
 def new_folder(output: str | None, parent: Path) -> Path:
     """Where a report will go, checked before the work that it tells of.
 
@@ -128,9 +143,7 @@ def new_folder(output: str | None, parent: Path) -> Path:
     folder = parent / time.strftime("%Y-%m-%d_%H-%M-%S") if output is None else Path(output)
     if output is not None and folder.exists():
         raise UsageError(f"--output {output} exists; name a new folder")
-    there = next(above for above in folder.absolute().parents if above.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UsageError(f"nothing can be written to {there}; choose another place by --output")
+    check_writable(folder, "--output")
     return folder
 
 

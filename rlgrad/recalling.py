@@ -13,9 +13,8 @@ from rlgrad.card_files import EnvCard
 from rlgrad.cards import Resolved
 from rlgrad.choosing import same_bits
 from rlgrad.errors import UsageError
-from rlgrad.finding import import_module
 from rlgrad.forms import ABOUT
-from rlgrad.loading import require_modules
+from rlgrad.loading import import_allowed
 from rlgrad.options import Options, checked
 from rlgrad.ranks.one import Ranks
 from rlgrad.reading import conform, read_json
@@ -44,9 +43,7 @@ class Asked(NamedTuple):
                 f"{run.path} is of the peer {run.agent[:80]}: Stable-Baselines3 does not store all "
                 "that it would need to go on; train it again"
             )
-        for module in self.modules:
-            import_module(module)
-        require_modules(run, self.modules)
+        import_allowed(run, self.modules)
         return run
 
 

@@ -121,6 +121,15 @@ def find_run(name: str | Path, log_dir: str | Path = "runs") -> Path:
     return newest.parent
 
 
+def named_run(name: str | Path | Run, log_dir: str | Path = "runs") -> Run:
+    """A run by its path or "latest", see ``find_run``; a ``Run`` is itself.
+
+    Raises:
+        UsageError: as ``read_run``.
+    """
+    return name if isinstance(name, Run) else read_run(find_run(name, log_dir))
+
+
 def read_run(path: Path) -> Run:
     """Read a run directory.
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Import without the garbage collector, which would walk all modules again and again.
 
     It saves a tenth of the imports' time, and freezing what they leave saves later walks.
@@ -73,7 +73,7 @@ class Train:
 
     def execute(self, chosen: dict[str, Any]) -> int:
         """Train, print the summary; 1 where a seed failed, 128 + signal where one stopped it."""
-        with _uncollected():
+        with uncollected():
             from rlgrad.training import start
 
         if self.seed is not None and self.seeds is not None:
@@ -92,9 +92,9 @@ class Train:
 
     def _go_on(self, chosen: dict[str, Any], flags: dict[str, Any], seeds: list[int]) -> int:
         """The same as ``Resume``, where the run is the one that is described."""
-        from rlgrad.store import find_run, read_run
+        from rlgrad.store import named_run
 
-        run = read_run(find_run(str(self.resume), self.run.log_dir))
+        run = named_run(str(self.resume), self.run.log_dir)
         total = flags.pop("total_timesteps", None)
         asked = {"environment": self.env, **flags}
         asked |= _named("--env-kwargs", parse_pairs(self.env_kwargs, "--env-kwargs"))
@@ -145,7 +145,7 @@ class Resume:
 
     def execute(self, chosen: dict[str, Any]) -> int:
         """Train on; options that were not given are those that the run was begun with."""
-        with _uncollected():
+        with uncollected():
             from rlgrad.resuming import restart
 
         log_dir = chosen.pop("log_dir", self.run.log_dir)

@@ -93,22 +93,31 @@ def test_along_a_run(run, tmp_path, capsys):
     assert "ratio at step" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("columns", [80, 120])
-def test_the_table_fits_the_terminal(columns, capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("COLUMNS", str(columns))
+def test_the_table_fits_the_terminal(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    tables, print_table = [], printing.print_table
+
+    def kept(table):
+        tables.append(table)
+        print_table(table)
+
+    monkeypatch.setattr(printing, "print_table", kept)
+    monkeypatch.setenv("COLUMNS", "80")
     names = "relax-linear,gumbel-softmax,all-action-control,disarm"
     assert main(["variance", "CartPole-v1", "--seed", "1000", "--estimators", names, *QUICK]) == 0
-    output = capsys.readouterr()
-    lines = output.out.splitlines()
-    assert max(map(len, lines)) <= columns
-    head = next(line for line in lines if line.startswith("estimator"))
-    assert ("var" in head.split()) == (columns == 120)
-    (refused,) = [line for line in lines if line.startswith(" disarm")]
-    assert "an environment gives one" in refused
-    (biased,) = [line for line in lines if line.startswith("*gumbel-softmax")]
-    assert re.search(r"\d", biased)
-    assert sum(line.startswith(">") for line in lines) == 2  # the best, and the legend
+    printed = {80: capsys.readouterr().out.splitlines()}
+    monkeypatch.setenv("COLUMNS", "120")
+    print_table(*tables)
+    printed[120] = capsys.readouterr().out.splitlines()
+    for columns, lines in printed.items():
+        assert max(map(len, lines)) <= columns
+        head = next(line for line in lines if line.startswith("estimator"))
+        assert ("var" in head.split()) == (columns == 120)
+        (refused,) = [line for line in lines if line.startswith(" disarm")]
+        assert "an environment gives one" in refused
+        (biased,) = [line for line in lines if line.startswith("*gumbel-softmax")]
+        assert re.search(r"\d", biased)
+        assert sum(line.startswith(">") for line in lines) == 2  # the best, and the legend
     folders = list((tmp_path / "runs" / "variance" / "CartPole-v1").iterdir())
     assert len(folders) == 1
     assert {path.name for path in folders[0].iterdir()} >= FILES

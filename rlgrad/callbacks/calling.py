@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rlgrad.callbacks.base import HOOKS, Callback, Progress
-from rlgrad.errors import TracedError, UsageError, nearest, shown
+from rlgrad.errors import TracedError, UsageError, nearest, raised, shown
 from rlgrad.output import plain
 
 RESERVED = ("seed", "step")  # columns of metrics.jsonl
@@ -83,9 +83,8 @@ class Callbacks:
             raise
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
-            text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
             told = CallbackError(
-                f"callback {type(callback).__qualname__} raised {text} in {name} "
+                f"callback {type(callback).__qualname__} raised {raised(error, 500)} in {name} "
                 f"({place.filename}, line {place.lineno})"
             )
             told.details = "".join(traceback.format_exception(error))

@@ -15,7 +15,7 @@ from rlgrad.checking.forms import Forms, array, arrays
 from rlgrad.checking.playing import actions_of, endings, equal, play
 from rlgrad.checking.replays import Replays
 from rlgrad.checking.watch import StopError, Watch
-from rlgrad.errors import UsageError, shown
+from rlgrad.errors import UsageError, raised, shown
 
 
 def check_vector_env(
@@ -64,12 +64,11 @@ def check_vector_env(
         pass
     except Exception as error:
         # Whatever an environment raises is what the check is there to find.
-        text = " ".join(str(error).split())[:300]
-        found.add("raised", f"{type(error).__name__}: {text}")
+        found.add("raised", raised(error, 300))
     try:
         env.reset(seed=seed)
     except Exception as error:
-        found.add("raised", f"the last reset: {type(error).__name__}: {error}")
+        found.add("raised", f"the last reset: {raised(error, 300)}")
     spec = getattr(env, "spec", None)
     name = str(getattr(spec, "id", None) or type(env).__name__)
     notes = tuple(dict.fromkeys(found.notes))

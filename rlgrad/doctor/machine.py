@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlgrad.cores import cores
+from rlgrad.errors import raised
 
 
 def machine() -> dict[str, Any]:
@@ -62,6 +63,6 @@ def trained() -> dict[str, Any]:
             )  # fmt: skip
             status = run.result()["seeds"][0]["status"]
             error = "" if status == "finished" else f"the run ended as {status}"
-    except Exception as raised:
-        error = " ".join(f"{type(raised).__name__}: {raised}".split())
+    except Exception as fault:
+        error = raised(fault)
     return {"ok": not error, "seconds": time.perf_counter() - began, "error": error}

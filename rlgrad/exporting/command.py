@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlgrad.chosen import Chosen
 from rlgrad.errors import UsageError
+from rlgrad.output import check_writable, write_whole
 from rlgrad.terminal import out
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ class Export(Chosen):
         """Build, check, write."""
         path = self._check()
         import torch
-
-        from rlgrad.output import write_whole
 
         torch.set_num_threads(1)
         run = self.run()
@@ -86,9 +84,7 @@ class Export(Chosen):
         path = Path(self.onnx)
         if path.suffix != ".onnx" or path.is_dir():
             raise UsageError(f"got --onnx {self.onnx!r}; expected a file that ends in .onnx")
-        there = next(above for above in path.absolute().parents if above.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise UsageError(f"nothing can be written to {there}; choose another place by --onnx")
+        check_writable(path, "--onnx")
         try:
             import onnx  # noqa: F401
             import onnxruntime  # noqa: F401

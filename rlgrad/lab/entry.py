@@ -17,7 +17,7 @@ from rlgrad.lab.judging import judged
 from rlgrad.lab.measuring import Settings
 from rlgrad.lab.results import VarianceTable
 from rlgrad.problems import PROBLEMS, Table, measure_all, problem
-from rlgrad.store import Run, find_run, read_run
+from rlgrad.store import Run, named_run
 
 
 def _silent(line: str) -> None:
@@ -138,7 +138,7 @@ def _checkpoints(
         path = Path(checkpoint)
         return freeze.run_of(path), [path]
     assert run is not None
-    found = run if isinstance(run, Run) else read_run(find_run(run, log_dir))
+    found = named_run(run, log_dir)
     return found, list(freeze.every(found, every)) if every else [None]
 
 

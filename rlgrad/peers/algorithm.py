@@ -18,7 +18,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from rlgrad.config import Config
-from rlgrad.errors import UsageError, nearest, shown
+from rlgrad.errors import UsageError, nearest, raised, shown
 from rlgrad.finding import import_module
 from rlgrad.make import make_bare
 from rlgrad.peer_cards import Peer, slope
@@ -145,7 +145,7 @@ def refusing(subject: Subject) -> Iterator[None]:
     except UsageError:
         raise
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        text = raised(error, 500)
         raise UsageError(f"{subject.agent} cannot be made for {subject.env_id}: {text}") from None
 
 

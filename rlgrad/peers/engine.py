@@ -18,7 +18,7 @@ from torch import Tensor
 from rlgrad.cards import Resolved
 from rlgrad.clock import Clock, Seconds
 from rlgrad.engine import Outcome, Watch
-from rlgrad.errors import UsageError
+from rlgrad.errors import UsageError, raised
 from rlgrad.info_notes import Counted, Notes
 from rlgrad.infos import Taken, parse_wanted
 from rlgrad.make import make_one, score_to_solve
@@ -169,9 +169,8 @@ class PeerEngine:
             if leave.error is not None:
                 raise leave.error from None
         except Exception as error:
-            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             outcome.steps, outcome.status = algorithm.num_timesteps, "failed"
-            outcome.reason = f"{text}, after {outcome.steps:,} env steps"
+            outcome.reason = f"{raised(error, 300)}, after {outcome.steps:,} env steps"
         self._keep()
 
     def look(self, watch: Watch) -> None:

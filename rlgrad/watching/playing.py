@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rlgrad.actions import Actions
 from rlgrad.agent import Agent
-from rlgrad.errors import UsageError
+from rlgrad.errors import UsageError, raised
 from rlgrad.evaluation import LONGEST
 from rlgrad.make import make_bare, make_one
 from rlgrad.masking import KEY
@@ -86,8 +86,7 @@ def picture(env: gymnasium.Env[Any, Any]) -> Picture:
     except gymnasium.error.DependencyNotInstalled as error:
         raise UsageError(f"{name} cannot be drawn: {error}; {PIP}") from None
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UsageError(f"{name} cannot be drawn: {text}") from None
+        raise UsageError(f"{name} cannot be drawn: {raised(error)}") from None
     if not isinstance(drawn, np.ndarray) or drawn.ndim != 3 or drawn.shape[2] not in (3, 4):
         came = f"shape {list(drawn.shape)}" if isinstance(drawn, np.ndarray) else type(drawn)
         raise UsageError(f"{name} drew {came}; expected an array [height, width, 3] of uint8")

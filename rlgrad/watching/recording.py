@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from rlgrad.errors import UsageError
+from rlgrad.output import check_writable
 from rlgrad.watching.playing import PIP, Picture
 from rlgrad.watching.sink import Sink
 
@@ -104,15 +104,19 @@ class Video(Recorder):
         (self.beside / "whole.mp4").replace(self.path)
 
 
-class Pictures(Recorder):
-    """A new folder of PNGs, one per state."""
-
-    holds = False
+class Files(Recorder):
+    """Frames that lie in files, one PNG each, until the last."""
 
     def add(self, frame: Picture) -> bool:
         """Write it."""
         Image.fromarray(frame).save(self.beside / f"frame-{self.count:06d}.png")
         return True
+
+
+class Pictures(Files):
+    """A new folder of PNGs, one per state."""
+
+    holds = False
 
     def finish(self) -> None:
         """Give the folder its name."""
@@ -120,13 +124,11 @@ class Pictures(Recorder):
         self.beside.rename(self.path)
 
 
-class Gif(Pictures):
+class Gif(Files):
     """An animated GIF that repeats, with a palette of its own for each frame."""
 
-    holds = True
-
     def finish(self) -> None:
-        """Encode all frames, which lie in files until then."""
+        """Encode all frames."""
         files = sorted(self.beside.glob("frame-*.png"))
         whole = self.beside / "whole.gif"
         # Hundredths of a second; browsers slow down what is shorter than two.
@@ -157,9 +159,7 @@ def kind_of(name: str) -> type[Recorder]:
         raise UsageError(f"got --record {name!r}, which is a folder; {KINDS}")
     if path.exists() and kind is Pictures:
         raise UsageError(f"--record {name} exists; name a new folder")
-    there = next(above for above in path.absolute().parents if above.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UsageError(f"nothing can be written to {there}; choose another place by --record")
+    check_writable(path, "--record")
     if kind is Video:
         _need_encoder()
     return kind
