@@ -38,7 +38,7 @@ OURS = "reinforce-learned,actor-critic,rebar,relax,all-action-control"
 PEERS = "sb3-a2c,sb3-ppo"
 STEPS = {
     "CartPole-v1": 100_000,
-    "Acrobot-v1": 100_000,
+    "Acrobot-v1": 50_000,
     "MountainCar-v0": 200_000,
     "LunarLander-v3": 1_000_000,
     "FrozenLake-v1": 100_000,
