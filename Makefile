@@ -16,6 +16,7 @@ test: $(VENV)/.installed-dev
 	$(PIP) check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --line-coverage
 

@@ -97,7 +97,7 @@ def find(kind: str) -> dict[str, Path]:
     """Card files of a kind ("agents", "envs") by name; the working directory's win."""
     found: dict[str, Path] = {}
     for place in _places(kind):
-        for path in sorted(place.glob("*.toml")):
+        for path in sorted(place.glob("*.toml"), key=lambda card: card.stem):
             found.setdefault(path.stem, path)
     return found
 

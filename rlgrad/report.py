@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from rlgrad import terminal
 from rlgrad.config import short_name
@@ -59,8 +60,9 @@ def print_list(what: str, rows: Sequence[Mapping[str, Any]], cite: bool, note: s
     head, *lines = ("  ".join(map(str.ljust, line, widths)) for line in cells)
     console.print(_summarised(head, "summary", console.width), style="bold", soft_wrap=True)
     for line, row in zip(lines, rows, strict=True):
-        text = _summarised(line, row["summary"], console.width)
-        console.print(text, markup=False, soft_wrap=True)
+        text = Text(_summarised(line, row["summary"], console.width))
+        text.stylize("bold", 0, widths[0])
+        console.print(text, soft_wrap=True)
     if note:
         console.print(f"\n{note}", markup=False)
     if cite:

@@ -45,8 +45,30 @@ def test_the_readme_has_blocks_to_run():
     assert len(commands()) >= 4
 
 
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub and the site make them."""
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each.lower()).strip().replace(" ", "-") for each in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_point_somewhere(page):
-    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
-        if "://" not in link:
-            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name} links to {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
+
+
+def test_the_reading_path_is_as_long_as_the_readme_says():
+    text = (ROOT / "README.md").read_text("utf-8")
+    said, path = re.search(
+        r"To read .*?, some ([\d,]+) lines: (.*?)\.\n\n", text, re.DOTALL
+    ).groups()
+    files = re.findall(r"`([\w/]+\.py)`", path)
+    lines = sum(len((ROOT / "rlgrad" / file).read_text("utf-8").splitlines()) for file in files)
+    assert len(files) == 7
+    assert lines == pytest.approx(int(said.replace(",", "")), abs=60)

@@ -47,3 +47,10 @@ def test_the_site_builds_strictly(tmp_path):
     reference = (site / "reference.html").read_text("utf-8")
     assert 'id="rlgrad.training.train"' in reference
     assert "total_timesteps" in reference
+    # Nothing is loaded from another host: the theme would fetch a script for Mermaid's diagrams.
+    loads = re.compile(r'<(?:script|img|iframe|source)[^>]*src="?(?:https?:)?//|class="?mermaid')
+    sheets = re.compile(r'<link[^>]*rel="?(?:stylesheet|preconnect|icon)[^>]*href="?(?:https?:)?//')
+    for page in site.glob("*.html"):
+        text = page.read_text("utf-8")
+        assert not loads.search(text), page.name
+        assert not sheets.search(text), page.name

@@ -67,8 +67,11 @@ def joined(parts: Sequence[Rollout]) -> Rollout:
         return torch.cat([x, rows], 1) if missing else x
 
     if any(part.final is not None for part in parts):
-        unknown = (torch.zeros_like(part.observation) for part in parts)
-        parts = [p if p.final is not None else p._replace(final=next(unknown)) for p in parts]
+        unknown = [torch.zeros_like(part.observation) for part in parts]
+        parts = [
+            part if part.final is not None else part._replace(final=none)
+            for part, none in zip(parts, unknown, strict=True)
+        ]
     parts = [mapped(part, padded, part.last) for part in parts]
     columns = zip(*(p._replace(last=p.reward) for p in parts), strict=True)
     fields = (None if each[0] is None else torch.cat(each, 2) for each in columns)
