@@ -347,22 +347,22 @@ def test_what_cannot_be_done_is_told_and_not_tried_again(cluster, tmp_path, monk
     gpu = crews.Place(None, str(tmp_path / "runs"), 3, gpus=1)
     _, wrong = train_all(TWO[:1], lambda task: {}, crew(cluster, lambda task: gpu), board)
     assert "no node of the cluster has 1 CPU and 1 GPU, and none came in 1 s" in wrong[0]
-    _, wrong = do(cluster, tmp_path, TWO, board, vec="envpole")  # an error of the user's
-    assert all("vec = 'envpole'" in each for each in wrong)
+    _, wrong = do(cluster, tmp_path, TWO, board, capture="onn")  # an error of the user's
+    assert ["capture = 'onn'" in each for each in wrong] == [True, True]
     ours = crews.versions()
     monkeypatch.setattr(crews, "versions", lambda: {**ours, "torch": "1.13", "sb3-contrib": "0"})
     _, wrong = do(cluster, tmp_path, TWO, board)
     there = f"node {socket.gethostname()} has torch {ours['torch']} where the driver has 1.13;"
     assert any(there in each for each in wrong)
     assert not list(tmp_path.iterdir())
-    assert board.lines == []
+    assert not any("retry" in line for line in board.lines)
 
 
 @needs_ray
 @pytest.mark.slow
 def test_a_study_goes_on_from_the_trials_that_ended(cluster, tmp_path):
     pytest.importorskip("optuna")
-    small = {"trials": 4, "seeds": "1000", "total_timesteps": 2048, "quiet": True}
+    small = {"trials": 4, "seeds": "1000-1001", "total_timesteps": 2048, "quiet": True}
     plain = rlgrad.tune("CartPole-v1", "actor-critic", **small, jobs=1, log_dir=tmp_path / "a")
     journal = tmp_path / "b" / "tune" / "CartPole-v1" / "actor-critic" / JOURNAL
 
@@ -415,7 +415,7 @@ def test_the_task_of_a_node_that_is_gone_goes_on_elsewhere(cluster, straight, tm
     runs, wrong = do(cluster, tmp_path, TWO, board)
     killer.join()
     assert wrong == []
-    assert [f"retry 1 of {RETRIES}" in line for line in board.lines] == [True]
+    assert sum(f"retry 1 of {RETRIES}" in line for line in board.lines) == 1
     assert board.most == 2  # before the first had begun; and one waited for the CPU that is left
     for run in runs:
         same(straight, run)
