@@ -52,7 +52,7 @@ def spelled(flags: Flags, arguments: Sequence[str]) -> list[str]:
         UsageError: for an unknown option, with the nearest known ones.
     """
     tokens, name = [], ""
-    for token in arguments:
+    for token in _completed(arguments):
         head, equals, value = token.partition("=")
         flag = head.startswith("--") or head == "-n"
         parts = [head, value] if equals and flag else [token]
@@ -68,7 +68,7 @@ def spelled(flags: Flags, arguments: Sequence[str]) -> list[str]:
             elif str(getattr(flags.get(name), "type", "")).partition(" ")[0] == "int":
                 part = _whole(part)
             tokens.append(part)
-    return _gathered(flags, _completed(tokens))
+    return _gathered(flags, tokens)
 
 
 def _completed(tokens: Sequence[str]) -> list[str]:

@@ -25,7 +25,7 @@ class Attempt:
         self.number, self.job = number, job
         folder = None if job["folder"] is None else Path(job["folder"])
         self.inbox = Inbox(folder, Path(job["parent"]))
-        self.tries, self.began, self.node, self.steps = 0, False, "", 0
+        self.tries, self.began, self.node = 0, False, ""
         self.resources = {"CPU": 1.0, **({"GPU": float(job["gpus"])} if job["gpus"] else {})}
 
     def sent(self) -> tuple[str, dict[str, bytes]]:
@@ -46,8 +46,8 @@ class Attempt:
         news: dict[str, Any] = json.loads(text.replace("{RUN}", folder))
         if "node" in news:
             self.began, self.node = True, news["node"]
-        if "status" in news and not self.job["module"].startswith("rlgrad.tuning"):
-            self.steps = int(news["status"][0])
+        if "error" in news and "died" not in news:
+            news["error"] = f"node {self.node}: {news['error']}"
         return news
 
     def lost(self, why: str) -> dict[str, Any]:

@@ -115,7 +115,9 @@ class Cluster:
             told.put((open_tasks[number], news))
             if is_last(news):
                 del open_tasks[number]
-        why = why or (self._bridge.ending()["error"] if open_tasks else "")
+        if open_tasks and not why:
+            how = self._bridge.ending()["error"].removeprefix("its process ")
+            why = f"what talks to Ray {how}; rlgrad resume goes on from what came before"
         for i, task in enumerate(open_tasks.values()):
             told.put((task, {"error": why if i == 0 else "not done, for the same reason"}))
         told.put((None, {}))

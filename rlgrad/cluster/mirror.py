@@ -135,12 +135,11 @@ class Inbox:
                 write_whole(path, _placed(name, data, path.parent))
 
     def files(self) -> dict[str, bytes]:
-        """What a node needs to go on: all but older checkpoints; empty where it must begin."""
+        """What a node needs to go on; empty where it must begin."""
         found = dict(self._own())
         if self._fresh and not {"card.toml", "run.json"} <= found.keys():
             return {}
-        steps = sorted(name for name in found if name.startswith("checkpoints/step-"))
-        return {k: path.read_bytes() for k, path in found.items() if k not in steps[:-1]}
+        return {name: path.read_bytes() for name, path in found.items()}
 
     def _own(self) -> Iterator[tuple[str, Path]]:
         for path in sorted(self.folder.rglob("*")) if self.folder else ():

@@ -153,7 +153,8 @@ def _check(request: Request, tasks: Sequence[Task]) -> None:
 
 def _trained(request: Request, quiet: bool) -> tuple[list[str], list[str]]:
     """Train what is missing; (paths of all runs, notes)."""
-    planned = plan.make(request, request.jobs or cores())
+    jobs = request.jobs or cores()
+    planned = plan.make(replace(request, jobs=jobs))
     _check(request, planned.tasks)
     board = Board(len(planned.tasks), quiet)
     if planned.runs:
@@ -165,7 +166,7 @@ def _trained(request: Request, quiet: bool) -> tuple[list[str], list[str]]:
     if not planned.tasks:
         return runs, planned.notes
     if request.ray is None:
-        jobs = min(request.jobs or cores(), len(planned.tasks))
+        jobs = min(jobs, len(planned.tasks))
         board.say(f"training {len(planned.tasks)} blocks of seeds in {jobs} processes")
         fresh, wrong = train_all(planned.tasks, _arguments(request), Local(jobs), board)
     else:
@@ -202,7 +203,7 @@ def _on_ray(request: Request, board: Board) -> tuple[list[str], list[str]]:
     cluster = Cluster(
         request.ray, request.jobs, TRAINS, lambda task: place_of_run(request, task, cluster.gpus)
     )
-    tasks = plan.make(request, cluster.jobs).tasks
+    tasks = plan.make(replace(request, jobs=cluster.jobs)).tasks
     board.resize(len(tasks))
     board.say(cluster.told)
     board.say(f"training {len(tasks)} blocks of seeds as tasks of Ray, {cluster.jobs} at a time")

@@ -34,7 +34,7 @@ class Request:
         env_modules: to import first.
         log_dir: where runs are kept.
         eval_episodes: fresh episodes per seed and way of acting.
-        jobs: processes or tasks at a time; 0: one per core.
+        jobs: processes or tasks at a time.
         alone: whether to train the first seed in a process of its own as well.
         retrain: whether to ignore finished runs.
         ray: the Ray cluster whose tasks train; None: processes of this machine do.
@@ -48,7 +48,7 @@ class Request:
     env_modules: tuple[str, ...] = ()
     log_dir: str = "runs"
     eval_episodes: int = 100
-    jobs: int = 0
+    jobs: int = 1
     alone: bool = False
     retrain: bool = False
     ray: str | None = None
@@ -91,12 +91,8 @@ def stepping(resolved: Resolved) -> str:
     return "auto" if resolved.peer is not None or is_simulated(resolved.env) else "sync"
 
 
-def make(request: Request, jobs: int) -> Plan:
+def make(request: Request) -> Plan:
     """Find finished runs with the same resolved card, and divide what is missing.
-
-    Args:
-        request: what is asked for.
-        jobs: blocks that are trained at a time.
 
     Raises:
         UsageError: for an unknown name or a wrong value, before anything is trained.
@@ -118,7 +114,7 @@ def make(request: Request, jobs: int) -> Plan:
             first = request.seeds[0]
             if request.alone and not peer and len(request.seeds) > 1 and first not in alone:
                 plan.tasks.append(Task(env, agent, (first,)))
-    plan.tasks += _divided(missing, jobs)
+    plan.tasks += _divided(missing, request.jobs)
     return plan
 
 
