@@ -44,10 +44,11 @@ def connect(launch: Launch, timeout: float) -> Any:
             f"rank {launch.rank} of {launch.size} found no store at {where} within "
             f"{timeout:,.0f} s: {why}; start all processes, or check the address"
         ) from None
-    return PrefixStore(_KEYS, found)
+    return PrefixStore(f"{_KEYS}/{len(_present)}", found)
 
 
 _present: list[Group] = []
+"""Those that this process has been in, one training after another; each has keys of its own."""
 
 
 def present() -> Group | None:
@@ -73,7 +74,7 @@ class Group:
         """Spent in messages, waiting included, and how many there were."""
         self.store = connect(launch, timeout)
         self._set("at", f"process {os.getpid()} on {socket.gethostname()}")
-        _present[:] = [self]
+        _present.append(self)
         backend = "gloo"
         if torch.cuda.is_available() and dist.is_nccl_available():
             backend = "cpu:gloo,cuda:nccl"

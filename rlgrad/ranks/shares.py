@@ -44,21 +44,19 @@ def share(total: int, rank: int, size: int) -> range:
     return range(rank * each, (rank + 1) * each)
 
 
-def _is_of_lanes(name: str) -> bool:
+def is_of_lanes(name: str) -> bool:
+    """Whether a tensor of a checkpoint has a part for each lane."""
     return name.startswith(LANES) or name in BY_LANE
 
 
 def joined(parts: Sequence[Mapping[str, Tensor]], seeds: int) -> dict[str, Tensor]:
-    """State of all lanes from the shares of all processes, by rank.
-
-    What is not of lanes is the same in all, and taken from the first.
-    """
-    found = dict(parts[0])
-    for name in filter(_is_of_lanes, parts[0]):
+    """State of all lanes from the shares of all processes, by rank; tensors of lanes alone."""
+    found = {}
+    for name in parts[0]:
         if name != ACTIONS:
             each = [_by_seed(name, part[name], seeds) for part in parts]
             found[name] = _as_stored(name, torch.cat(each, 1))
-    if ACTIONS in found:
+    if ACTIONS in parts[0]:
         each_lane = [_episodes(part, seeds) for part in parts]
         rows = [row for s in range(seeds) for part in each_lane for row in part[s]]
         wide = any(part[ACTIONS].dtype == torch.int64 for part in parts)
@@ -73,7 +71,7 @@ def own(tensors: Mapping[str, Tensor], seeds: int, lanes: range) -> dict[str, Te
         KeyError, RuntimeError: for tensors that are not of so many seeds.
     """
     found, part = dict(tensors), slice(lanes.start, lanes.stop)
-    for name in filter(_is_of_lanes, tensors):
+    for name in filter(is_of_lanes, tensors):
         if name != ACTIONS:
             found[name] = _as_stored(name, _by_seed(name, tensors[name], seeds)[:, part])
     if ACTIONS in tensors:
