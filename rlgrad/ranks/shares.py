@@ -34,11 +34,11 @@ def share(total: int, rank: int, size: int) -> range:
     """
     if total % size:
         fit = [str(n) for n in range(1, total + 1) if total % n == 0]
-        few = ", ".join(fit if len(fit) <= 12 else [*fit[:11], "..."])
+        few = f"{', '.join(fit[:-1])} or {fit[-1]}" if total > 1 else "1"
         more = -(-total // size) * size
         raise UsageError(
             f"{total} environments per seed cannot be divided evenly among {size} processes; start "
-            f"{few} processes (--nproc-per-node), or train with --num-envs {more}"
+            f"{few} of them (--nproc-per-node), or train with --num-envs {more}"
         )
     each = total // size
     return range(rank * each, (rank + 1) * each)
