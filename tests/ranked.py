@@ -163,9 +163,24 @@ def trained(case, ranks=ONE):
     return []
 
 
+def messages(agent):
+    """How many messages an iteration of an agent takes that logs nothing."""
+    ranks = join(Options(rank_timeout=120))
+    trainer = begun(agent, ranks)
+    trainer.step()
+    trainer.close()
+    before = ranks.group.messages
+    trainer.step()
+    found = ranks.group.messages - before
+    ranks.group.leave()
+    return found
+
+
 def main():
     folder, cases = Path(sys.argv[1]), sys.argv[2:]
     torch.set_num_threads(1)
+    counts = {agent: messages(agent) for agent in ("reinforce", "actor-critic", "relax", "rebar")}
+    (folder / "messages.json").write_text(json.dumps(counts))
     for case in cases:
         found = trained(case, join(Options(rank_timeout=120)))
         for name, (tensors, plain) in zip(("first", "last"), found, strict=bool(found)):
