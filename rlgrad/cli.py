@@ -22,7 +22,7 @@ from rlgrad.errors import UsageError, is_out_of_memory, nearest, out_of_memory
 from rlgrad.exporting.command import Export
 from rlgrad.helptexts import flow
 from rlgrad.options import Options
-from rlgrad.ranks.launch import refuse
+from rlgrad.ranks.launch import hush, refuse
 from rlgrad.ranks.telling import tell
 from rlgrad.train_commands import Resume, Train
 from rlgrad.tuning.command import Tune
@@ -101,6 +101,7 @@ def _answer(name: str, arguments: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise UsageError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
+    hush()
     if COMMANDS[name] not in (Train, Resume):
         refuse(f"rlgrad {name}", "call it without torchrun")
     return _run(name, arguments)

@@ -115,7 +115,7 @@ def score_to_solve(card: EnvCard, needed: bool = False) -> float | None:
             f"{card.id} has no score at which it counts as solved, so "
             "--stop-when-solved cannot work; give its card a solved_at"
         )
-    return score
+    return None if score is None else float(score)
 
 
 def _seeded(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -44,10 +44,11 @@ def connect(launch: Launch, timeout: float) -> Any:
             f"rank {launch.rank} of {launch.size} found no store at {where} within "
             f"{timeout:,.0f} s: {why}; start all processes, or check the address"
         ) from None
-    return PrefixStore(_KEYS, found)
+    return PrefixStore(f"{_KEYS}/{len(_present)}", found)
 
 
 _present: list[Group] = []
+"""Those that this process has been in, one training after another; each has keys of its own."""
 
 
 def present() -> Group | None:
@@ -71,20 +72,21 @@ class Group:
         self.timeout, self.broken = timeout, False
         self.seconds, self.messages = 0.0, 0
         """Spent in messages, waiting included, and how many there were."""
-        self.store = connect(launch, timeout)
+        self.store, self._at = connect(launch, timeout), [""] * launch.size
         self._set("at", f"process {os.getpid()} on {socket.gethostname()}")
-        _present[:] = [self]
+        _present.append(self)
         backend = "gloo"
         if torch.cuda.is_available() and dist.is_nccl_available():
             backend = "cpu:gloo,cuda:nccl"
-        with self._talking():
-            dist.init_process_group(
-                backend,
-                store=PrefixStore("group", self.store),
-                rank=self.rank,
-                world_size=self.size,
-                timeout=timedelta(seconds=timeout),
-            )
+        self._talk(
+            dist.init_process_group,
+            backend,
+            store=PrefixStore("group", self.store),
+            rank=self.rank,
+            world_size=self.size,
+            timeout=timedelta(seconds=timeout),
+        )
+        self._at = [self._get("at", rank) for rank in range(self.size)]
 
     def _set(self, key: str, text: str) -> None:
         with suppress(RuntimeError):  # a store that is gone
@@ -97,16 +99,21 @@ class Group:
                 return str(self.store.get(f"{key}/{rank}").decode())
         return ""
 
-    @contextmanager
-    def _talking(self) -> Iterator[None]:
-        began = time.monotonic()
+    def _talk(self, function: Callable[..., object], *args: object, **named: object) -> None:
+        """Call what waits for other processes.
+
+        Raises:
+            LostError: where one of them is gone, or too late.
+        """
+        began, why = time.monotonic(), ""
         try:
-            yield
+            function(*args, **named)
         except RuntimeError as error:  # of gloo, NCCL or the store; they have no type of their own
-            raise self._lost(time.monotonic() - began >= 0.9 * self.timeout, str(error)) from None
-        finally:
-            self.seconds += time.monotonic() - began
-            self.messages += 1
+            why = str(error) or "no reason is given"
+        spent = time.monotonic() - began
+        self.seconds, self.messages = self.seconds + spent, self.messages + 1
+        if why:  # here the error is forgotten, and with its frames the connections can be closed
+            raise self._lost(spent >= 0.9 * self.timeout, why)
 
     def leave(self) -> None:
         """Close the connections, which lets the others notice."""
@@ -131,13 +138,14 @@ class Group:
             time.sleep(0.05)
         if not silent:
             return LostError(f"the processes lost touch: {why.splitlines()[0][:200]}")
-        named = ", ".join(f"rank {i} ({self._get('at', i) or 'never seen'})" for i in silent)
+        named = " and ".join(f"rank {i} ({self._at[i] or 'never seen'})" for i in silent)
         if late:
             return LostError(
                 f"{named} did not answer within {self.timeout:,.0f} s; if it is only slow, give "
                 "more with --rank-timeout"
             )
-        return LostError(f"{named} was lost: killed, or its machine is gone")
+        were = "were" if len(silent) > 1 else "was"
+        return LostError(f"{named} {were} lost: killed, or out of reach")
 
     def fail(self, text: str) -> None:
         """Let the others know why this process ends."""
@@ -149,27 +157,23 @@ class Group:
 
     def add(self, x: Tensor) -> None:
         """Sum over all processes, in place."""
-        with self._talking():
-            dist.all_reduce(x)
+        self._talk(dist.all_reduce, x)
 
     def everyone(self, x: Tensor) -> list[Tensor]:
         """What each process has, all of the same shape, by rank."""
         found = [torch.empty_like(x) for _ in range(self.size)]
-        with self._talking():
-            dist.all_gather(found, x)
+        self._talk(dist.all_gather, found, x)
         return found
 
     def gather(self, x: Tensor) -> list[Tensor]:
         """What each process has, all of the same shape, at rank 0; nothing elsewhere."""
         found = [torch.empty_like(x) for _ in range(self.size if self.rank == 0 else 0)]
-        with self._talking():
-            dist.gather(x, found or None, dst=0)
+        self._talk(dist.gather, x, found or None, dst=0)
         return found
 
     def spread(self, x: Tensor) -> Tensor:
         """What rank 0 has, of the shape of ``x``, written into it."""
-        with self._talking():
-            dist.broadcast(x, 0)
+        self._talk(dist.broadcast, x, 0)
         return x
 
     def texts(self, mine: bytes) -> list[bytes]:

@@ -58,6 +58,15 @@ def launched() -> Launch | None:
     return Launch(rank, size, local, _number("LOCAL_WORLD_SIZE", size, 1))
 
 
+def hush() -> None:
+    """Let torch's messages between processes print no stacks of their own: faults are told here.
+
+    Before torch is imported.
+    """
+    if launched() is not None:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
 def refuse(what: str, instead: str) -> None:
     """Refuse what makes no sense in several processes.
 

@@ -171,6 +171,9 @@ class Following:
                     self.engine.run(self)
                 while not self._ended:
                     self.after()
+        except LostError as error:
+            kept = f"; rlgrad resume {self.run.path} goes on from its last checkpoint"
+            raise LostError(f"{error}{kept}") from None
         except BaseException as error:
             fault = str(error) or type(error).__name__
             raise

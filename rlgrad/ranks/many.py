@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from rlgrad.estimators.pooling import Pool
 from rlgrad.ranks.group import Group
 from rlgrad.ranks.launch import AgreedError, LostError
 from rlgrad.ranks.pool import Spread
-from rlgrad.ranks.shares import joined, own, share
+from rlgrad.ranks.shares import is_of_lanes, joined, own, share
 from rlgrad.rollout import Rollout
 
 _COUNTED = ("terminated", "truncated", "valid")
@@ -106,17 +107,26 @@ class Many:
     # ------------------------------------------------------------------------------- state
 
     def joined(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """State of all lanes, at the leader.
+        """State of all lanes, at the leader; what is not of lanes must be alike in all processes.
 
         Raises:
-            UsageError: where what should be alike in all processes is not.
+            UsageError: where it is not.
         """
         from safetensors.torch import load, save
 
-        parts = self.group.collected(save({k: x.cpu().contiguous() for k, x in tensors.items()}))
+        digest = _digest(tensors)
+        of_lanes = {k: x.cpu().contiguous() for k, x in tensors.items() if is_of_lanes(k)}
+        parts = self.group.collected(digest + save(of_lanes))
+        for rank, part in enumerate(parts):
+            if part[: len(digest)] != digest:
+                raise UsageError(
+                    f"the parameters of rank {rank} are no longer those of rank 0: its machine "
+                    "computes otherwise; use machines of one kind"
+                )
         if not parts:
             return dict(tensors)
-        return joined([load(part) for part in parts], len(next(iter(tensors.values()))))
+        seeds = len(tensors["episodes.count"])
+        return {**tensors, **joined([load(part[len(digest) :]) for part in parts], seeds)}
 
     def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """This process's share of the state of all lanes."""
@@ -179,6 +189,15 @@ class Many:
                         f"rank 0 has {name} {value}, and rank {rank} has {other.get(name)}: all "
                         "processes must be alike, with the same packages and devices"
                     )
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> bytes:
+    """Of what all processes must have alike: not of lanes, and of episodes, which one counts."""
+    sha = hashlib.sha256()
+    for name, x in tensors.items():
+        if not is_of_lanes(name) and not name.startswith("episodes."):
+            sha.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha.digest()
 
 
 def _packed(rollout: Rollout) -> Tensor:

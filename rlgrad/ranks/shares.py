@@ -34,31 +34,29 @@ def share(total: int, rank: int, size: int) -> range:
     """
     if total % size:
         fit = [str(n) for n in range(1, total + 1) if total % n == 0]
-        few = ", ".join(fit if len(fit) <= 12 else [*fit[:11], "..."])
+        few = f"{', '.join(fit[:-1])} or {fit[-1]}" if total > 1 else "1"
         more = -(-total // size) * size
         raise UsageError(
             f"{total} environments per seed cannot be divided evenly among {size} processes; start "
-            f"{few} processes (--nproc-per-node), or train with --num-envs {more}"
+            f"{few} of them (--nproc-per-node), or train with --num-envs {more}"
         )
     each = total // size
     return range(rank * each, (rank + 1) * each)
 
 
-def _is_of_lanes(name: str) -> bool:
+def is_of_lanes(name: str) -> bool:
+    """Whether a tensor of a checkpoint has a part for each lane."""
     return name.startswith(LANES) or name in BY_LANE
 
 
 def joined(parts: Sequence[Mapping[str, Tensor]], seeds: int) -> dict[str, Tensor]:
-    """State of all lanes from the shares of all processes, by rank.
-
-    What is not of lanes is the same in all, and taken from the first.
-    """
-    found = dict(parts[0])
-    for name in filter(_is_of_lanes, parts[0]):
+    """State of all lanes from the shares of all processes, by rank; tensors of lanes alone."""
+    found = {}
+    for name in parts[0]:
         if name != ACTIONS:
             each = [_by_seed(name, part[name], seeds) for part in parts]
             found[name] = _as_stored(name, torch.cat(each, 1))
-    if ACTIONS in found:
+    if ACTIONS in parts[0]:
         each_lane = [_episodes(part, seeds) for part in parts]
         rows = [row for s in range(seeds) for part in each_lane for row in part[s]]
         wide = any(part[ACTIONS].dtype == torch.int64 for part in parts)
@@ -73,7 +71,7 @@ def own(tensors: Mapping[str, Tensor], seeds: int, lanes: range) -> dict[str, Te
         KeyError, RuntimeError: for tensors that are not of so many seeds.
     """
     found, part = dict(tensors), slice(lanes.start, lanes.stop)
-    for name in filter(_is_of_lanes, tensors):
+    for name in filter(is_of_lanes, tensors):
         if name != ACTIONS:
             found[name] = _as_stored(name, _by_seed(name, tensors[name], seeds)[:, part])
     if ACTIONS in tensors:
