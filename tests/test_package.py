@@ -26,7 +26,7 @@ CARDS = (
 # table of docs/design.md with the modules of today: later work adds its row here first.
 ROWS = [
     ["allocator", "ambient", "bootstrap", "captured", "checking.findings", "clock", "cluster",
-     "comparison", "comparison.process", "cores", "doctor", "doctor.features", "drawing", "errors",
+     "comparison", "comparison.process", "doctor", "doctor.features", "drawing", "errors",
      "estimators.arrays", "estimators.checks", "estimators.noise", "estimators.pooling",
      "exporting", "framing", "helptexts", "lab", "lab.parts", "peers", "ranks", "signals",
      "simulators.arrays", "simulators.single", "streams", "tuning", "tuning.records", "versions",
@@ -36,7 +36,7 @@ ROWS = [
      "output", "page", "pooled", "ranks.launch", "ranks.shares", "reading", "returns", "rows",
      "seeded", "simulators.registration", "simulators.starts", "stats", "terminal",
      "tuning.figures"],
-    ["action_names", "agent", "arguments", "checking.playing", "chunk", "cluster.joining",
+    ["action_names", "agent", "arguments", "checking.playing", "chunk", "cluster.joining", "cores",
      "display", "dots", "engine", "estimators.least_squares", "estimators.multisample",
      "estimators.networks", "estimators.objective", "estimators.relaxation", "estimators.score",
      "forms", "info_notes", "lab.split_result", "locking", "log", "masking", "options",

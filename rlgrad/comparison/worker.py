@@ -25,6 +25,7 @@ from rlgrad.display import Display, Status
 from rlgrad.errors import UsageError
 
 if TYPE_CHECKING:
+    from rlgrad.ranks.leading import Following
     from rlgrad.session import Session
 
 EVERY = 0.2  # seconds between lines of status
@@ -45,7 +46,7 @@ class Reporter(Display):
             self._sent = now
 
 
-def _begun(task: dict[str, Any], display: Display) -> Session:
+def _begun(task: dict[str, Any], display: Display) -> Session | Following:
     """The session of a task: a new run below its root, or one in there that goes on."""
     from rlgrad.comparison.plan import stepping
     from rlgrad.options import checked
