@@ -94,6 +94,11 @@ PROBLEMS = {
     ),
 }
 
+# Those that every member meets in a million draws, and in which precision.
+MANY_DRAWS = {
+    "coin": torch.float32, "noisy-bandit": torch.float64, "masked-dice": torch.float32,
+}  # fmt: skip
+
 
 def network(x: Tensor) -> Tensor:
     """A small tanh network of relaxed choices ``[*batch, 2, 3]``: smooth, nowhere quadratic."""

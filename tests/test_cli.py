@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, Tuple
+from runs import strict
 from safetensors.torch import save_file
 
 import rlgrad
@@ -312,15 +313,6 @@ def test_a_damaged_run_is_refused_in_one_line(
     line = bad_line(capsys, place, "evaluate", str(tmp_path), "--episodes", "1")
     assert str(tmp_path) in line or "Acrobot-v1" in line
     assert "\t" not in line
-
-
-def strict(text: str):
-    """The one JSON document in a text; NaN and Infinity are not JSON."""
-
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
 
 
 def result_of(capsys, *arguments: str):

@@ -11,6 +11,7 @@ import torch
 from problems import (
     FEATURES,
     INF,
+    MANY_DRAWS,
     PROBLEMS,
     Z_BOUND,
     double,
@@ -67,11 +68,7 @@ def test_mean_is_the_exact_gradient(name, chosen, problem):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("problem", "dtype"),
-    [("coin", torch.float32), ("noisy-bandit", torch.float64), ("masked-dice", torch.float32)],
-    ids=str,
-)
+@pytest.mark.parametrize(("problem", "dtype"), MANY_DRAWS.items(), ids=str)
 @every_member
 def test_mean_is_the_exact_gradient_in_many_draws(name, chosen, problem, dtype):
     check_mean(name, chosen, PROBLEMS[problem], 1_000_000, dtype, seed=71)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from runs import started, strict
 
 import rlgrad
 from rlgrad import cards, store, training
@@ -111,15 +112,6 @@ def begin(tmp_path):
     return begin
 
 
-def strict(path):
-    """JSON without NaN and Infinity."""
-
-    def refuse(text):
-        raise AssertionError(f"{path} has {text}")
-
-    return json.loads(path.read_text(), parse_constant=refuse)
-
-
 def rows(run, seed=None):
     """The record without its clock."""
     return [
@@ -168,7 +160,7 @@ def test_one_of_twenty_fails_and_the_others_keep_their_bits(begin, odd):
     for seed in range(1000, 1020):
         expected = rows(healthy.run, seed)
         assert rows(session.run, seed) == (expected[:1] if seed == 1007 else expected)
-    strict(session.run.path / "result.json")
+    strict((session.run.path / "result.json").read_text())
 
 
 @pytest.mark.parametrize("agent", ["actor-critic", "reinforce"])
@@ -212,7 +204,7 @@ def test_nan_in_an_evaluation_is_no_score(begin, odd, what):
     odd(4, 1000, what=what, at=3)  # training has lanes 0 to 3
     session = begin("faults/Odd-v0", vec="sync")
     session.go()
-    result = strict(session.run.path / "result.json")
+    result = strict((session.run.path / "result.json").read_text())
     for seed in result["seeds"]:
         assert seed["status"] == "failed"
         assert seed["evaluation"] is None
@@ -372,12 +364,6 @@ def test_signals_at_random_moments(begin):
     assert any(ends)
 
 
-def process(*arguments, **options):
-    command = [sys.executable, "-m", "rlgrad", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, env=environment, text=True, **options)
-
-
 def train_arguments(folder, steps="1e7"):
     small = ("--num-envs", "2", "--num-steps", "16", "--hidden", "8", "--eval-episodes", "1")
     return ("train", "CartPole-v1", "--log-dir", folder, "-n", steps, *small)
@@ -394,7 +380,7 @@ def test_a_terminal_that_closes_ends_all_processes_with_a_checkpoint(tmp_path):
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-    child = process(
+    child = started(
         *train_arguments(tmp_path), "--vec", "async",
         stdin=terminal_, stdout=terminal_, stderr=terminal_, preexec_fn=own,
     )  # fmt: skip
@@ -413,7 +399,7 @@ def test_a_terminal_that_closes_ends_all_processes_with_a_checkpoint(tmp_path):
 def test_signals_while_it_starts(tmp_path):
     """Before and while packages are loaded: silence or one line, no traceback, no broken run."""
     for i in range(8):
-        child = process(*train_arguments(tmp_path / str(i), "2e3"), stderr=subprocess.PIPE)
+        child = started(*train_arguments(tmp_path / str(i), "2e3"), stderr=subprocess.PIPE)
         time.sleep(0.1 + 0.4 * i)
         child.send_signal(signal.SIGINT if i % 2 else signal.SIGTERM)
         said = child.communicate(timeout=120)[1]
@@ -459,13 +445,13 @@ def test_closed_standard_streams_lend_their_numbers_to_no_file():
 def test_standard_output_that_cannot_be_written(tmp_path):
     for words in ("list agents", "list agents --json", "doctor", "--help"):
         with open("/dev/full", "w") as full:
-            child = process(*words.split(), stdout=full, stderr=subprocess.PIPE, cwd=tmp_path)
+            child = started(*words.split(), stdout=full, stderr=subprocess.PIPE, cwd=tmp_path)
             said = child.communicate()[1]
         assert child.returncode == 2, words
         assert said == "rlgrad: cannot write to standard output: No space left on device\n"
         reader, writer = os.pipe()
         os.close(reader)
-        child = process(*words.split(), stdout=writer, stderr=subprocess.PIPE, cwd=tmp_path)
+        child = started(*words.split(), stdout=writer, stderr=subprocess.PIPE, cwd=tmp_path)
         os.close(writer)
         assert child.communicate()[1] == ""
         assert child.returncode == 141, words
@@ -579,7 +565,7 @@ def test_memory_that_runs_out_at_the_start(tmp_path):
         resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 
     wide = ("--seeds", "20", "--hidden", "2000", "2000")
-    child = process(*train_arguments(tmp_path), *wide, stderr=subprocess.PIPE, preexec_fn=limit)
+    child = started(*train_arguments(tmp_path), *wide, stderr=subprocess.PIPE, preexec_fn=limit)
     said = child.communicate(timeout=300)[1]
     assert child.returncode == 2
     assert said.splitlines()[-1].startswith("rlgrad: out of memory"), said

@@ -12,8 +12,8 @@ import warnings
 
 import pytest
 import torch
+from runs import strict
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from test_variance_cli import strict
 
 import rlgrad
 from rlgrad.bootstrap import Interval

@@ -17,6 +17,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector import AutoresetMode
+from runs import same
 
 import rlgrad
 from rlgrad import cards, training, vectorising
@@ -130,11 +131,6 @@ def train(tmp_path):
 
 def tensors(run, seed):
     return load_learner(run, seed)[0].state_dict()
-
-
-def same(one, other):
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from runs import same
 
 import rlgrad
 from rlgrad.config import Config
@@ -58,12 +59,6 @@ def train(tmp_path):
 
 def state(run, seed):
     return load_learner(run, seed)[0].state_dict()
-
-
-def same(one, other):
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
 
 
 def rollouts(count, seed=0):

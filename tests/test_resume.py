@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from runs import started
 from tensorboard_server import serving
 
 import rlgrad
@@ -418,9 +419,9 @@ def test_a_directory_that_vanishes_ends_the_run_in_one_line(begin):
 
 
 def rlgrad_process(*arguments, **options):
-    command = [sys.executable, "-m", "rlgrad", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, **options)
+    child = started(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    out, err = child.communicate()
+    return subprocess.CompletedProcess(child.args, child.returncode, out, err)
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):

@@ -19,6 +19,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from gymnasium.spaces.utils import flatten
+from runs import same
 from shipped import OWN
 
 import rlgrad
@@ -123,12 +124,6 @@ def tensors(run, seed):
         for name, x in checkpoint.items()
         if name.split(".")[0] not in ("lanes", "episodes")
     }
-
-
-def same(one, other):
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
 
 
 @pytest.fixture(scope="module")

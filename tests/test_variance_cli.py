@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
 
 import pytest
+from runs import strict
 
 from rlgrad.cli import main
 from rlgrad.estimators import ESTIMATORS
 from rlgrad.problems import PROBLEMS
 
 QUICK = ("--draws", "500", "--train-steps", "2")
-
-
-def strict(text):
-    """The one JSON document in a text; NaN and Infinity are not JSON."""
-
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
