@@ -73,10 +73,10 @@ def test_the_commands_of_the_page_run(folder, capsys):
 
 def test_it_is_unbiased_and_varies_as_its_kind_does(folder):
     # Seed 0; four logits within Z_BOUND each.
-    table = rlgrad.variance("bandit", ["constant", OWN], draws=20_000, train_steps=0)
+    table = rlgrad.variance("bandit", ["constant", OWN], draws=5_000, train_steps=0)
     rows = {row.label: row for row in table.results}
     assert rows["LinearBaseline"].z < Z_BOUND
-    assert rows["LinearBaseline"].variance == pytest.approx(rows["constant"].variance, rel=0.01)
+    assert rows["LinearBaseline"].variance == pytest.approx(rows["constant"].variance, rel=0.02)
 
 
 def test_it_learns_what_is_linear(folder):
@@ -96,6 +96,7 @@ def test_it_learns_what_is_linear(folder):
     assert scaled.square().mean() < 1e-3 * before.square().mean()
 
 
+@pytest.mark.slow
 def test_a_seed_trains_alike_alone_and_in_company(folder):
     given = {"estimator": OWN, "total_timesteps": 2000, "eval_episodes": 1, "quiet": True}
     alone = rlgrad.train("CartPole-v1", "reinforce", seeds=[1001], **given)
@@ -105,6 +106,7 @@ def test_a_seed_trains_alike_alone_and_in_company(folder):
         assert torch.equal(tensor, three.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_bit_for_bit_and_its_module_needs_consent(folder):
     given = {"estimator": OWN, "eval_episodes": 1, "quiet": True}
     whole = rlgrad.train("CartPole-v1", "reinforce", total_timesteps=3000, **given)

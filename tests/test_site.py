@@ -22,6 +22,12 @@ def test_every_page_is_in_the_navigation_once():
     assert sorted(re.findall(r": (\w+\.md)$", nav, flags=re.MULTILINE)) == PAGES
 
 
+def test_pictures_are_small():
+    pictures = list((ROOT / "docs/images").iterdir())
+    assert len(pictures) >= 10
+    assert not [path.name for path in pictures if path.stat().st_size > 300_000]
+
+
 def test_the_reference_has_every_public_name():
     named = re.findall(
         r"^::: rlgrad\.(\S+)$", (ROOT / "docs/reference.md").read_text(), re.MULTILINE
