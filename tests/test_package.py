@@ -25,9 +25,8 @@ CARDS = (
 # A module may import modules of earlier rows; in its own row only what SIDEWAYS lists. This is the
 # table of docs/design.md with the modules of today: later work adds its row here first.
 ROWS = [
-    ["allocator", "ambient", "bootstrap", "captured", "checking.findings", "clock", "cluster", "comparison",
-     "comparison.process",
-     "cores", "doctor", "doctor.features", "drawing", "errors", "estimators.arrays",
+    ["allocator", "ambient", "bootstrap", "captured", "checking.findings", "clock", "cluster",
+     "comparison", "comparison.process", "cores", "doctor", "doctor.features", "drawing", "errors", "estimators.arrays",
      "estimators.checks", "estimators.noise", "exporting", "framing", "lab", "lab.parts", "peers",
      "signals", "simulators.arrays", "simulators.single", "streams", "tuning", "tuning.records",
      "versions", "watching"],
@@ -41,7 +40,8 @@ ROWS = [
      "lab.split_result", "locking", "log", "masking", "options", "peer_cards", "report",
      "simulators", "simulators.base", "tuning.results"],
     ["card_files", "checking.rules", "checking.watch", "checkpoints", "cluster.joining",
-     "cluster.mirror", "estimators.control", "estimators.convolution", "estimators.exact", "estimators.learned", "estimators.linear",
+     "cluster.mirror", "estimators.control", "estimators.convolution", "estimators.exact",
+     "estimators.learned", "estimators.linear",
      "estimators.measure", "estimators.muprop", "estimators.rebar", "estimators.relaxed",
      "lab.moments", "normalise", "plots", "simulators.acrobot", "simulators.cartpole",
      "simulators.mountaincar", "simulators.probes", "workers"],
@@ -64,8 +64,8 @@ ROWS = [
      "comparison.cautions",
      "comparison.floor", "exporting.command", "lab.members", "lab.sampling", "lab.split", "listing",
      "watching.playing"],
-    ["callbacks", "cluster.sizing", "comparison.judgement", "lab.data", "lab.rows", "reporting", "watching.panel",
-     "watching.sink"],
+    ["callbacks", "cluster.sizing", "comparison.judgement", "lab.data", "lab.rows", "reporting",
+     "watching.panel", "watching.sink"],
     ["comparison.figures", "comparison.tables", "lab.fitting", "lab.pictures", "lab.printing",
      "session", "watching.recording", "watching.window"],
     ["comparison.report", "lab.measuring", "lab.pages", "training", "tuning.tables",
