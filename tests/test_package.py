@@ -26,10 +26,10 @@ CARDS = (
 # table of docs/design.md with the modules of today: later work adds its row here first.
 ROWS = [
     ["allocator", "ambient", "bootstrap", "captured", "checking.findings", "clock", "cluster",
-     "comparison", "comparison.process", "cores", "doctor", "doctor.features", "drawing", "errors", "estimators.arrays",
-     "estimators.checks", "estimators.noise", "exporting", "framing", "lab", "lab.parts", "peers",
-     "signals", "simulators.arrays", "simulators.single", "streams", "tuning", "tuning.records",
-     "versions", "watching"],
+     "comparison", "comparison.process", "cores", "doctor", "doctor.features", "drawing", "errors",
+     "estimators.arrays", "estimators.checks", "estimators.noise", "exporting", "framing", "lab",
+     "lab.parts", "peers", "signals", "simulators.arrays", "simulators.single", "streams", "tuning",
+     "tuning.records", "versions", "watching"],
     ["actions", "adam", "atari", "checking.forms", "cluster.address", "config", "estimators.base",
      "estimators.passes", "estimators.statistics", "extras", "hanging", "infos", "last_good",
      "output", "page", "pooled", "reading", "returns", "rows", "seeded", "simulators.registration",
