@@ -74,7 +74,7 @@ def spelled(flags: Flags, arguments: Sequence[str]) -> list[str]:
 def _completed(tokens: Sequence[str]) -> list[str]:
     """``--ray`` without an address is ``--ray auto``."""
     found: list[str] = []
-    for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
+    for token, following in zip(tokens, [*tokens, ""][1:], strict=True):
         found.append(token)
         if token == "--ray" and not (ADDRESS.fullmatch(following) or "://" in following):
             found.append("auto")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import os
 import signal
@@ -21,10 +22,14 @@ import rlgrad
 from rlgrad import cards, cli, store
 from rlgrad.arguments import flags_of, spelled
 from rlgrad.cluster import address
+from rlgrad.cluster import crew as crews
 from rlgrad.cluster.attempts import RETRIES, Attempt
+from rlgrad.cluster.crew import Cluster, Place
 from rlgrad.cluster.mirror import Inbox, Outbox
+from rlgrad.cluster.sizing import place_of_run
 from rlgrad.comparison.command import Compare
-from rlgrad.comparison.plan import Task
+from rlgrad.comparison.plan import Request, Task
+from rlgrad.comparison.process import Wire, is_last
 from rlgrad.comparison.workers import TRAINS, train_all
 from rlgrad.display import Board
 from rlgrad.errors import UsageError
@@ -167,16 +172,35 @@ def test_a_task_is_given_up_after_so_many_losses(tmp_path):
     assert f"lost {RETRIES + 1} times" in attempt.lost("killed")["error"]
 
 
+def test_a_task_takes_a_gpu_where_its_run_would(tmp_path):
+    def gpus(task, there=8, **flags):
+        request = Request(("CartPole-v1",), (task.agent,), (SEED,), flags, log_dir=str(tmp_path))
+        return place_of_run(request, task, there).gpus
+
+    one, large = TWO[0], {"num_envs": 4096, "total_timesteps": 500_000_000}
+    assert gpus(one) == 0
+    assert gpus(one, **large) == 1
+    assert gpus(one, 0, **large) == 0  # no node has one
+    assert gpus(one._replace(agent="reinforce"), **large) == 1
+    peer = one._replace(agent="sb3-ppo")
+    assert gpus(peer, total_timesteps=500_000_000) == 0
+    place = place_of_run(Request(("CartPole-v1",), ("sb3-ppo",), (SEED,), log_dir="r"), peer, 8)
+    assert place == Place(None, "r/CartPole-v1/sb3-ppo", 3, peer=True)
+
+
 # ------------------------------------------------------------------------ a cluster
+
+
+TWO = [Task("CartPole-v1", "actor-critic", (SEED,))] * 2
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Two nodes of one CPU; the second has a folder for temporary files of its own."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray.cluster_utils import Cluster
+    from ray import cluster_utils
 
-    found = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    found = cluster_utils.Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     # The name of a socket has a hundred characters at most.
     with tempfile.TemporaryDirectory(prefix="rlgrad-node-") as place:
         found.place = Path(place)
@@ -199,15 +223,11 @@ class Said(Board):
 
 
 def crew(cluster, place=None):
-    from rlgrad.cluster.crew import Cluster
-
     return Cluster(cluster.address, 0, TRAINS, place)
 
 
 def do(cluster, folder, tasks, board, **options):
     """Train tasks on the cluster; (runs, what went wrong)."""
-    from rlgrad.cluster.crew import Place
-
     parent = folder / "CartPole-v1" / "actor-critic"
 
     def told(task):
@@ -283,9 +303,6 @@ def straight(tmp_path_factory):
     )  # fmt: skip
 
 
-TWO = [Task("CartPole-v1", "actor-critic", (SEED,))] * 2
-
-
 @needs_ray
 @pytest.mark.slow
 def test_a_comparison_has_the_bits_that_it_has_without_ray(cluster, tmp_path, capfd):
@@ -340,11 +357,9 @@ def test_killed_workers_go_on_from_their_last_checkpoint(cluster, straight, tmp_
 @needs_ray
 @pytest.mark.slow
 def test_what_cannot_be_done_is_told_and_not_tried_again(cluster, tmp_path, monkeypatch):
-    from rlgrad.cluster import crew as crews
-
     board = Said()
     monkeypatch.setattr(crews, "PATIENCE", 1.0)
-    gpu = crews.Place(None, str(tmp_path / "runs"), 3, gpus=1)
+    gpu = Place(None, str(tmp_path / "runs"), 3, gpus=1)
     _, wrong = train_all(TWO[:1], lambda task: {}, crew(cluster, lambda task: gpu), board)
     assert "no node of the cluster has 1 CPU and 1 GPU, and none came in 1 s" in wrong[0]
     _, wrong = do(cluster, tmp_path, TWO, board, capture="onn")  # an error of the user's
@@ -380,6 +395,50 @@ def test_a_study_goes_on_from_the_trials_that_ended(cluster, tmp_path):
         [(t.settings, t.area, t.curve) for t in each.tuned[0].trials] for each in (plain, found)
     )
     assert ours == theirs
+
+
+@needs_ray
+@pytest.mark.slow
+def test_the_bridge_and_a_node_do_the_same_in_this_process(cluster, tmp_path, monkeypatch):
+    # As above, but seen from inside: what they send, item by item.
+    import ray
+
+    from rlgrad.cluster import bridge, joining, node
+
+    what = packed(cards.resolve("CartPole-v1", "relax", None, {"total_timesteps": 512}, None, ()))
+    job = {
+        "label": "it", "module": TRAINS, "versions": crews.versions(), "peer": False, "gpus": 0,
+        "arguments": {"what": what, "seeds": [SEED], "env_modules": [],
+                      "options": {"eval_episodes": 10}},
+        "depth": 3, "folder": None, "parent": str(tmp_path / "CartPole-v1" / "relax"),
+    }  # fmt: skip
+    # The check of shapes, which tests alone have, hides from Ray that it is a generator.
+    monkeypatch.setattr(bridge, "perform", inspect.unwrap(node.perform))
+    told = tmp_path / "told"
+    before = signal.getsignal(signal.SIGTERM)
+    joined = joining.join(cluster.address, 0)
+    try:
+        assert joined.cpus == joined.nodes == 2
+        with told.open("w") as file:
+            bridge.Bridge([job], Wire(file), 0, 60.0).run()
+        stop = ray.remote(num_cpus=0)(node.Stop).remote()
+        items = list(node.perform(json.dumps({**job, "inside": ""}), {}, stop))
+        ray.get(stop.ask.remote())
+        ended = [news for text, _ in node.perform(json.dumps({**job, "inside": ""}), {}, stop)
+                 if is_last(news := json.loads(text))]  # fmt: skip
+    finally:
+        for _, worker in node._kept.values():
+            worker.close()
+        node._kept.clear()
+        ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
+    news = [json.loads(line) for line in told.read_text().splitlines()]
+    (folder,) = tmp_path.glob("*/*/*/")
+    assert news[-1] == {"task": 0, "run": str(folder), "signal": 0}
+    text, files = items[-1]
+    assert json.loads(text) == {"run": "{RUN}", "signal": 0}
+    assert list(files)[-2:] == ["card.toml", "result.json"]
+    assert ended[-1].get("signal") or ended[-1].get("died")  # it was asked to end as it began
 
 
 @needs_ray
