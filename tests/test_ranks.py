@@ -30,6 +30,18 @@ HERE = Path(__file__).parent
 WHOLE = {"reinforce", "reinforce-constant", "reinforce-learned", "optimal", "centred"}
 WHOLE |= {"whole-moments"}
 TOLERANCE = 5e-4
+STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def none_left():
+    """Whatever fails, no process outlives these tests."""
+    yield
+    for process in STARTED:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            pipe.close()
 
 
 def free_port():
@@ -54,7 +66,9 @@ def processes(size, *command, cwd=None, more=None, **changed):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **changed}
     words = [sys.executable, *map(str, command)]
     each = [{**environment(rank, size, port), **(more or {})} for rank in range(size)]
-    return [subprocess.Popen(words, env=variables, cwd=cwd, **pipes) for variables in each]
+    found = [subprocess.Popen(words, env=variables, cwd=cwd, **pipes) for variables in each]
+    STARTED.extend(found)
+    return found
 
 
 def ended(started):
@@ -75,9 +89,7 @@ def pair(tmp_path_factory):
     """Folder of what two processes made of all cases."""
     folder = tmp_path_factory.mktemp("pair")
     started = processes(2, HERE / "ranked.py", folder, *CASES)
-    yield folder, started
-    for process in started:
-        process.kill()
+    return folder, started
 
 
 def compare(folder, case):
