@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,7 +25,7 @@ from rlgrad.options import Options
 from rlgrad.ranks import shares
 from rlgrad.ranks.joining import refuse
 from rlgrad.ranks.launch import Launch, launched
-from rlgrad.ranks.one import ONE
+from rlgrad.ranks.one import ONE, One
 from rlgrad.resuming import restart
 from rlgrad.store import load_checkpoint, read_run
 from rlgrad.streams import Purpose, Streams
@@ -207,9 +206,15 @@ def test_one_process_of_a_torchrun_is_alone(monkeypatch):
     assert launched() is None
 
 
+class Two(One):
+    """The answers of one process that says it is two."""
+
+    size = 2
+
+
 def test_what_makes_no_sense_in_several_processes_is_refused(monkeypatch):
-    two, options = SimpleNamespace(size=2), Options(log_info=("x",))
-    with pytest.raises(UsageError, match="sb3-ppo is a peer, .* train it without torchrun"):
+    two, options = Two(), Options(log_info=("x",))
+    with pytest.raises(UsageError, match="trains in one process; train it without torchrun"):
         refuse(resolve("CartPole-v1", "sb3-ppo"), Options(), two)
     with pytest.raises(UsageError, match="processes, which do not exchange infos; leave it out"):
         refuse(resolve("CartPole-v1"), options, two)
