@@ -14,11 +14,13 @@ other iterations than the ratios, since its clocks take time themselves.
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -56,14 +58,32 @@ class Profile:
         """A function whose time counts for a phase."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            self._switch()
-            self.open.append(phase)
-            result = function(*args, **kwargs)
-            self._switch()
-            self.open.pop()
-            return result
+            with self._counting(phase):
+                result = function(*args, **kwargs)
+            # The steps of an update are generators: their parts count, not their making.
+            return self._chained(phase, result) if inspect.isgenerator(result) else result
 
         return timed
+
+    @contextmanager
+    def _counting(self, phase: str) -> Iterator[None]:
+        self._switch()
+        self.open.append(phase)
+        try:
+            yield
+        finally:
+            self._switch()
+            self.open.pop()
+
+    def _chained(self, phase: str, chain: Generator[Any, Any, None]) -> Generator[Any, Any, None]:
+        answer = None
+        while True:
+            try:
+                with self._counting(phase):
+                    found = chain.send(answer)
+            except StopIteration:
+                return
+            answer = yield found
 
     def watch(self, phase: str, owner: Any, name: str) -> None:
         """Count the calls of a method of one object."""
@@ -79,13 +99,12 @@ def watched(trainer: Trainer) -> Profile:
     profile.watch("noise", trainer, "_noise")
     profile.watch("collect, rest", trainer, "_collect")
     profile.watch("policy", learner.policy, "blocks")
-    profile.watch("policy", learner, "_step_policy")
     for critic, phase in ((learner.critic, "critic"), (learner.action_critic, "action critic")):
         if critic is not None:
-            profile.watch(phase, critic, "fit")
+            profile.watch(phase, critic, "fitting")
             profile.watch(phase, critic.network, "blocks")
     profile.watch("estimator, gradient", learner.estimator, "gradient")
-    profile.watch("estimator, fit", learner, "_step_estimator")
+    profile.watch("estimator, fit", learner, "_estimator_steps")
     for adam in (module for module in learner.modules() if isinstance(module, SeedAdam)):
         profile.watch("Adam", adam, "step")
     profile.watch("update, rest", learner, "update")

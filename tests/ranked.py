@@ -58,7 +58,21 @@ class Pixels(gymnasium.Env):
         return self._see(), right, bool(self.np_random.random() < 0.1), False, {}
 
 
-gymnasium.register("ranked/Pixels-v0", Pixels, disable_env_checker=True, max_episode_steps=25)
+class Failing(Pixels):
+    """The same as a number, with a reward that now and then is none."""
+
+    observation_space = Box(-1, 3, (2,), np.float32)
+
+    def _see(self):
+        return np.array([self.side, self.at / 10], np.float32)
+
+    def step(self, action):
+        seen, reward, *rest = super().step(action)
+        return seen, float("nan") if self.np_random.random() > 0.992 else reward, *rest
+
+
+for name, kind in (("Pixels", Pixels), ("Failing", Failing)):
+    gymnasium.register(f"ranked/{name}-v0", kind, disable_env_checker=True, max_episode_steps=25)
 
 # Case: environment, agent, flags, iterations.
 CASES = {agent: ("CartPole-v1", agent, {}, 3) for agent in OWN}
@@ -83,6 +97,7 @@ CASES |= {
     "gymnasium": ("Acrobot-v1", "relax", {}, 2),
     "masks": ("Taxi-v4", "all-action-control", {}, 2),
     "pixels": ("ranked/Pixels-v0", "actor-critic", {}, 2),
+    "failing": ("ranked/Failing-v0", "relax", {}, 3),
     "captured": ("CartPole-v1", "relax", {"max_episode_steps": 11}, 4),
 }  # fmt: skip
 
@@ -114,7 +129,7 @@ def stood(engine):
     """(tensors, plain numbers) of where an engine stands."""
     tensors, counters = engine.state()
     outcomes = [asdict(each) for each in engine.outcomes]
-    said = ("steps", "episodes", "mean_return", "mean_length", "status")
+    said = ("steps", "episodes", "mean_return", "mean_length", "status", "reason")
     plain = [[outcome[key] for key in said] for outcome in outcomes]
     numbers = [dict(engine.numbers(i)) for i in range(len(SEEDS))]
     copies = {name: x.clone().contiguous() for name, x in tensors.items()}

@@ -8,7 +8,8 @@ from gymnasium.envs.classic_control import CartPoleEnv
 if os.environ.get("RANKED_OTHER") == os.environ.get("RANK", ""):
     from rlgrad.ranks import joining
 
-    joining.versions = lambda: {"torch": "0.0"}  # as a machine with another torch would say
+    usual = joining.versions
+    joining.versions = lambda: {**usual(), "torch": "0.0"}  # as on a machine with another torch
 
 
 class Breaking(CartPoleEnv):

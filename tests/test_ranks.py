@@ -18,9 +18,14 @@ from ranked import CASES, trained
 from safetensors.torch import load_file
 
 import rlgrad
+from rlgrad.cards import resolve
+from rlgrad.cli import main
 from rlgrad.errors import UsageError
+from rlgrad.options import Options
 from rlgrad.ranks import shares
+from rlgrad.ranks.joining import refuse
 from rlgrad.ranks.launch import Launch, launched
+from rlgrad.ranks.one import ONE, One
 from rlgrad.resuming import restart
 from rlgrad.store import load_checkpoint, read_run
 from rlgrad.streams import Purpose, Streams
@@ -30,6 +35,18 @@ HERE = Path(__file__).parent
 WHOLE = {"reinforce", "reinforce-constant", "reinforce-learned", "optimal", "centred"}
 WHOLE |= {"whole-moments"}
 TOLERANCE = 5e-4
+STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def none_left():
+    """Whatever fails, no process outlives these tests."""
+    yield
+    for process in STARTED:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            pipe.close()
 
 
 def free_port():
@@ -54,7 +71,9 @@ def processes(size, *command, cwd=None, more=None, **changed):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **changed}
     words = [sys.executable, *map(str, command)]
     each = [{**environment(rank, size, port), **(more or {})} for rank in range(size)]
-    return [subprocess.Popen(words, env=variables, cwd=cwd, **pipes) for variables in each]
+    found = [subprocess.Popen(words, env=variables, cwd=cwd, **pipes) for variables in each]
+    STARTED.extend(found)
+    return found
 
 
 def ended(started):
@@ -75,9 +94,7 @@ def pair(tmp_path_factory):
     """Folder of what two processes made of all cases."""
     folder = tmp_path_factory.mktemp("pair")
     started = processes(2, HERE / "ranked.py", folder, *CASES)
-    yield folder, started
-    for process in started:
-        process.kill()
+    return folder, started
 
 
 def compare(folder, case):
@@ -189,6 +206,25 @@ def test_one_process_of_a_torchrun_is_alone(monkeypatch):
     assert launched() is None
 
 
+class Two(One):
+    """The answers of one process that says it is two."""
+
+    size = 2
+
+
+def test_what_makes_no_sense_in_several_processes_is_refused(monkeypatch):
+    two, options = Two(), Options(log_info=("x",))
+    with pytest.raises(UsageError, match="trains in one process; train it without torchrun"):
+        refuse(resolve("CartPole-v1", "sb3-ppo"), Options(), two)
+    with pytest.raises(UsageError, match="processes, which do not exchange infos; leave it out"):
+        refuse(resolve("CartPole-v1"), options, two)
+    refuse(resolve("CartPole-v1", "sb3-ppo"), options, ONE)
+    for key, usual in environment(1, 2, 1234).items():
+        monkeypatch.setenv(key, usual)
+    for command in ("compare", "variance", "evaluate", "tune", "watch"):
+        assert main([command]) == 2  # rank 0 says why
+
+
 # ------------------------------------------------------------------------------ whole runs
 
 TRAIN = ("train", "CartPole-v1", "--device", "cpu", "--eval-episodes", "1")
@@ -215,21 +251,25 @@ def lines(text):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("vec", ["auto", "sync"])
-def test_a_run_goes_on_in_any_number_of_processes(vec, tmp_path):
-    own = ("--anneal-steps", "4096", "--num-steps", "16", "--agent", "relax", "--vec", vec)
-    steps = [(2, *TRAIN, *own, "-n", "512"), (1, "resume", "latest", "-n", "1024")]
-    steps += [(4, "resume", "latest", "-n", "1536", "--log-freq", "128")]
-    (tmp_path / "several").mkdir()
-    for size, *command in steps:
-        for status, out, err in ended(runs(size, *command, cwd=tmp_path / "several")):
+def test_a_run_goes_on_in_any_number_of_processes(tmp_path):
+    given = {"anneal_steps": 4096, "num_steps": 16, "vec": "sync", "eval_episodes": 1}
+    own = [word for key, x in given.items() for word in (f"--{key}".replace("_", "-"), x)]
+    several = tmp_path / "several"
+    several.mkdir()
+    for size, *command in (
+        (2, "train", "CartPole-v1", "--device", "cpu", "--agent", "relax", *own, "-n", "512"),
+        (4, "resume", "latest", "-n", "1536", "--log-freq", "128"),
+    ):
+        for status, out, err in ended(runs(size, *command, cwd=several)):
             assert status == 0, out + err
+        if size == 2:
+            rlgrad.resume("latest", 1024, log_dir=str(several / "runs"), quiet=True)
     straight = rlgrad.train(
-        "CartPole-v1", "relax", total_timesteps=1536, anneal_steps=4096, num_steps=16, vec=vec,
-        eval_episodes=1, quiet=True, log_dir=tmp_path / "one" / "runs",
+        "CartPole-v1", "relax", total_timesteps=1536, quiet=True, log_dir=tmp_path / "one" / "runs",
+        **given,
     )  # fmt: skip
     assert straight.result()["seeds"][0]["status"] == "finished"
-    (theirs, rows), (ours, _) = last(tmp_path / "several"), last(tmp_path / "one")
+    (theirs, rows), (ours, _) = last(several), last(tmp_path / "one")
     assert theirs.keys() == ours.keys()
     for name, x in ours.items():
         size = float(x.double().abs().max()) if x.numel() else 0.0
@@ -308,7 +348,7 @@ def test_a_signal_to_any_process_saves_and_ends_all(rank, number, tmp_path):
     started[rank].send_signal(number)
     found = ended(started)
     assert [status for status, _, _ in found] == [128 + number] * 2
-    assert "interrupted" in found[0][1]
+    assert "interrupted" in found[0][2]
     assert found[1][1] == found[1][2] == ""  # one shows and writes
     (card,) = tmp_path.glob("runs/*/*/*/card.toml")
     result = read_run(card.parent).result()
@@ -341,16 +381,13 @@ def test_an_environment_that_fails_in_one_process_is_told_by_the_leader(tmp_path
 
 
 @pytest.mark.slow
-def test_what_differs_or_makes_no_sense_is_refused_once(tmp_path):
+def test_what_differs_or_cannot_be_divided_is_refused_once(tmp_path):
     differing = ("train", "ranked_env:ranked/Breaking-v0", "--vec", "sync", "-n", "512")
-    for arguments, size, words, more in (
-        (differing, 2, "rank 1 has None: all processes must be alike", {"RANKED_OTHER": "1"}),
-        (TRAIN, 3, "start 1, 2, 4 or 8 of them", {}),
-        (("train", "CartPole-v1", "--agent", "sb3-ppo"), 2, "trains in one process", {}),
-        (("evaluate", "latest"), 2, "cannot be spread over the 2 processes of a torchrun", {}),
-        (("train", "CartPole-v1", "--log-info", "x"), 2, "do not exchange infos", {}),
+    for arguments, size, words in (
+        (differing, 2, "and rank 1 has 0.0: all processes must be alike"),
+        (TRAIN, 3, "start 1, 2, 4 or 8 of them"),
     ):
-        found = ended(runs(size, *arguments, cwd=tmp_path, more=more))
+        found = ended(runs(size, *arguments, cwd=tmp_path, more={"RANKED_OTHER": "1"}))
         assert [status for status, _, _ in found] == [2] * size
         (line,) = lines("".join(err for _, _, err in found))
         assert words in line
@@ -370,8 +407,8 @@ def test_torchrun_itself(tmp_path):
         assert begun.poll() is None, begun.communicate()
         time.sleep(0.1)
     begun.terminate()
-    out, err = begun.communicate(timeout=120)
-    assert "interrupted" in out, err
+    _, err = begun.communicate(timeout=120)
+    assert "interrupted" in err
     (card,) = tmp_path.glob("runs/*/*/*/card.toml")
     assert read_run(card.parent).result()["signal"] == signal.SIGTERM
     goes_on(tmp_path)

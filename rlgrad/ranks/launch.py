@@ -71,10 +71,10 @@ def refuse(what: str, instead: str) -> None:
     """Refuse what makes no sense in several processes.
 
     Raises:
-        UsageError: where there are several.
+        AgreedError: where there are several.
     """
     found = launched()
     if found is not None:
-        raise UsageError(
+        raise AgreedError(
             f"{what} cannot be spread over the {found.size} processes of a torchrun; {instead}"
         )

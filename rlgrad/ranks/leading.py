@@ -70,6 +70,7 @@ class Leading:
         self.signals: Signals | None = None
         self._watch: Watch | None = None
         self._said, self._stop = time.monotonic(), False
+        self._handled = sys.exception()  # by a caller that trains again after a fault
 
     def _order(self, what: int, number: int = 0) -> None:
         self.orders.say(what, number)
@@ -134,7 +135,7 @@ class Leading:
         self.engine.close()
         if isinstance(fault, LostError) or self.ranks.group.broken:
             return
-        if fault is not None:
+        if fault is not None and fault is not self._handled:
             self.ranks.group.fail(str(fault) or type(fault).__name__)
             return
         number = 0 if self.signals is None else self.signals.number

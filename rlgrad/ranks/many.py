@@ -39,7 +39,7 @@ class Many:
         """The first signal that another process has reported; 0: none."""
         self.asked: Callable[[], int] = lambda: 0
         """Gives the signal that asked this process to end; 0: none."""
-        self._mine, self._seeds = range(0), 1
+        self._mine = range(0)
 
     def lanes(self, total: int) -> range:
         """This process's share; see ``shares.share``."""
@@ -89,7 +89,7 @@ class Many:
 
     def whole(self, rollout: Rollout, seed: int) -> Rollout:
         """All of one seed, of all lanes, everywhere: to tell what made it fail."""
-        cut = self.group.everyone(torch.tensor([rollout.final is not None]))
+        cut = self.group.everyone(torch.tensor([int(rollout.final is not None)]))
         fields = rollout._asdict()
         if any(bool(x) for x in cut) and rollout.final is None:
             fields["final"] = torch.zeros_like(rollout.observation)
