@@ -24,6 +24,10 @@ some (CartPole, Acrobot, MountainCar, LunarLander) and its defaults elsewhere. T
 fall over the env steps of this table, which may be fewer than the zoo's own. What stands behind the
 cards of rlgrad is listed at the end.
 """
+NO_TRIALS = (
+    "Cards without trials of their own have defaults, the environment's settings or another "
+    "agent's:"
+)
 
 
 def bounds(interval: Table) -> str:
@@ -91,10 +95,17 @@ def effort(efforts: Mapping[str, Mapping[str, Table]]) -> str:
     """Trials and CPU-hours behind each card, as the cards tell them."""
     lines = ["## Effort behind the cards\n", "| environment | agent | trials | seeds | CPU-hours |"]
     lines.append("|---|---|---|---|---|")
+    without = []
     for env, cards in efforts.items():
         for agent, told in cards.items():
-            trials, hours = told.get("tuned_trials", "none"), told.get("cpu_hours", "-")
-            lines.append(f"| {env} | `{agent}` | {trials} | {told.get('seeds', '-')} | {hours} |")
+            if told:
+                cells = told["tuned_trials"], told["seeds"], told.get("cpu_hours", "not kept")
+                lines.append(f"| {env} | `{agent}` | {' | '.join(map(str, cells))} |")
+        if lacks := [f"`{agent}`" for agent, told in cards.items() if not told]:
+            every = "no agent has any" if len(lacks) == len(cards) else ", ".join(lacks)
+            without.append(f"* {env}: {every}")
+    if without:
+        lines += ["", NO_TRIALS, "", *without]
     return "\n".join(lines) + "\n"
 
 

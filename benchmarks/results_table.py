@@ -12,8 +12,9 @@ seconds can be compared; --jobs trains faster and blurs them.
 
 Each environment that is done is written to benchmarks/results/results_table.json, the table of all
 of them to results_table.md beside it, and the page with pictures to docs/results.md. Agents that a
-call leaves out keep what an earlier call found by the same steps and seeds. Peers have the settings
-of rl-baselines3-zoo (commit 22e3ff2) on CartPole, Acrobot, MountainCar and LunarLander; for
+call leaves out keep what an earlier call found by the same steps and seeds; the picture of an
+environment is drawn by a call that names all agents of its table. Peers have the settings of
+rl-baselines3-zoo (commit 22e3ff2) on CartPole, Acrobot, MountainCar and LunarLander; for
 FrozenLake, Taxi and MinAtar the zoo has none for A2C and PPO: there they have Stable-Baselines3's
 defaults.
 """
@@ -109,7 +110,9 @@ def merged(new: dict, old: dict | None) -> dict:
         return new
     names = {row["agent"] for row in new["agents"]}
     kept = [row for row in old["agents"] if row["agent"] not in names]
-    return {**new, "agents": new["agents"] + kept}
+    has = {row["agent"] for row in kept}
+    lacks = {agent: why for agent, why in new["left_out"].items() if agent not in has}
+    return {**new, "agents": new["agents"] + kept, "left_out": lacks}
 
 
 def efforts(envs: list[str]) -> dict[str, dict[str, dict]]:
@@ -136,7 +139,8 @@ def write(found: dict[str, dict], path: Path) -> None:
     if path.parent != RESULTS:
         return
     envs, agents = list(STEPS), f"{OURS},{PEERS}".split(",")
-    drawn = {env: f"images/{picture(env)}" for env in found}
+    files = {env: f"images/{picture(env)}" for env in found}
+    drawn = {env: file for env, file in files.items() if (PAGE.parent / file).exists()}
     text = results_page.page(found, envs, agents, efforts(envs), drawn)
     write_whole(PAGE, text.encode())
 
@@ -168,9 +172,9 @@ def main() -> None:
             continue
         found[env] = merged(judged(env, ready, missing, flags), found.get(env))
         arguments.output.mkdir(parents=True, exist_ok=True)
-        write(found, path)
-        if arguments.output == RESULTS:
+        if arguments.output == RESULTS and len(ready) == len(found[env]["agents"]):
             draw(env, ready, flags)
+        write(found, path)
     if arguments.only_print and arguments.output == RESULTS:
         write(found, path)  # the page follows the cards, too
     print(results_page.markdown(found), end="")

@@ -27,7 +27,8 @@ def row(agent, value, cpu=2.0):
 
 
 def table(*rows, steps=1000):
-    return {"steps": steps, "seeds": "0-9", "episodes": 100, "random": -7.0, "agents": list(rows)}
+    told = {"steps": steps, "seeds": "0-9", "episodes": 100, "random": -7.0, "left_out": {}}
+    return {**told, "agents": list(rows)}
 
 
 @pytest.mark.parametrize(("ours", "where"), [(96.0, "is not below"), (94.0, "is below")])
@@ -47,8 +48,8 @@ def test_the_page_names_what_is_not_measured():
     told = results_page.page(found, ["X-v0", "Y-v0"], ["relax", "rebar"], efforts, {})
     assert "* X-v0: not `rebar`\n" in told
     assert "* Y-v0: no agent yet\n" in told
-    assert "| X-v0 | `relax` | 20 | 1000-1009 | - |" in told
-    assert "| X-v0 | `rebar` | none | - | - |" in told
+    assert "| X-v0 | `relax` | 20 | 1000-1009 | not kept |" in told
+    assert "* X-v0: `rebar`\n" in told
     assert "Not measured" not in results_page.page(found, ["X-v0"], ["relax"], {}, {})
     assert "Nothing is measured" in results_page.page({}, ["X-v0"], ["relax"], {}, {})
 
