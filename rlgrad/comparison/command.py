@@ -43,7 +43,9 @@ class Compare:
     """Fresh episodes per seed, by sampling and as many by argmax."""
     jobs: int = 0
     """Processes at a time, or tasks with --ray; 0: one per core."""
-    ray: Annotated[str | None, tyro.conf.arg(metavar="[auto|HOST:PORT]")] = None
+    ray: Annotated[str | None, tyro.conf.arg(metavar="[auto|HOST:PORT]", help_behavior_hint="")] = (
+        None
+    )
     """Train as tasks of a Ray cluster, see docs/cluster.md: alone or auto joins one that runs on
     this machine, or else starts one here; HOST:PORT joins that one; local starts one."""
     alone: bool = False
