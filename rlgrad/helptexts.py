@@ -54,6 +54,8 @@ def flow(*kinds: type) -> None:
             continue
         hints = typing.get_type_hints(kind, include_extras=True)
         for name, text in _paragraphs(kind):
-            if typing.get_origin(hints[name]) is not Annotated:  # else it has a look of its own
-                look = tyro.conf.arg(**_look(hints[name], text))
-                kind.__annotations__[name] = Annotated[hints[name], look]
+            if typing.get_origin(hints[name]) is not Annotated:
+                look = _look(hints[name], text)
+            else:  # it has a look of its own
+                look = {"help": text, "help_behavior_hint": _hint}
+            kind.__annotations__[name] = Annotated[hints[name], tyro.conf.arg(**look)]

@@ -26,7 +26,7 @@ class Compare:
     targets: Annotated[
         tuple[str, ...],
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="ENV|RUN", help_behavior_hint=""),
+        tyro.conf.arg(metavar="ENV|RUN"),
     ]
     """Gymnasium ids, such as CartPole-v1; or directories of finished runs, compared as they are."""
     agents: str = "actor-critic,relax"

@@ -32,9 +32,7 @@ class Tune:
     """Env steps per seed and trial (also -n). Default: the environment card's."""
     jobs: int = 0
     """Agents that are tuned at a time; 0: one per core."""
-    ray: Annotated[str | None, tyro.conf.arg(metavar="[auto|HOST:PORT]", help_behavior_hint="")] = (
-        None
-    )
+    ray: Annotated[str | None, tyro.conf.arg(metavar="[auto|HOST:PORT]")] = None
     """Tune agents as tasks of a Ray cluster; as for `rlgrad compare`, see docs/cluster.md."""
     env_module: tuple[str, ...] = ()
     """Modules to import first, which register environments or hold estimators."""
