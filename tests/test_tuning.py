@@ -439,6 +439,17 @@ def test_the_same_call_goes_on_and_all_agents_have_as_many_trials(found, place, 
         )
 
 
+def test_a_study_of_other_ranges_is_not_gone_on_with(tmp_path):
+    rlgrad.tune("CartPole-v1", "actor-critic", trials=1, log_dir=tmp_path, **SMALL)
+    journal = tmp_path / "tune" / "CartPole-v1" / "actor-critic" / JOURNAL
+    text = journal.read_text()
+    assert text.count("learning_rate 0.0003 to") == 1
+    journal.write_text(text.replace("learning_rate 0.0003 to", "learning_rate 0.0001 to"))
+    with pytest.raises(UsageError, match="a study of other ranges"):
+        rlgrad.tune("CartPole-v1", "actor-critic", trials=2, log_dir=tmp_path, **SMALL)
+    assert "0.0001" in journal.read_text()
+
+
 @pytest.mark.slow
 def test_a_budget_ends_after_the_trial_that_runs_and_says_so(tmp_path, capsys):
     arguments = ["--trials", "3", "--seeds", "1000-1001", "-n", "512", "--budget", "1e-9"]

@@ -14,7 +14,7 @@ from rlgrad.cluster.address import need_ray
 from rlgrad.comparison.floor import random_score
 from rlgrad.comparison.plan import Task
 from rlgrad.comparison.workers import Crew, Local, train_all
-from rlgrad.config import as_table
+from rlgrad.config import Config, as_table, check
 from rlgrad.display import Board
 from rlgrad.errors import UsageError
 from rlgrad.output import to_disk, write_whole
@@ -119,11 +119,21 @@ def _begin(request: Request, resolved: Resolved, floor: float) -> int:
                     f"{folder} holds a study with {key} = {known.get(key)}, and {about[key]} is "
                     "asked for; give the same, or another --log-dir, or move the folder away"
                 )
+        if known and known["space"] != _ranges(known, folder):
+            raise UsageError(
+                f"{folder} holds a study of other ranges, begun by another version of rlgrad; move "
+                "the folder away, or give another --log-dir, to begin anew"
+            )
         if not known:
             study.begin(about)
         return len(study.trials())
     finally:
         study.close()
+
+
+def _ranges(known: Mapping[str, Any], folder: Path) -> str:
+    """What this version would try of a study's agent: trials from other ranges cannot be mixed."""
+    return describe(space(Config(**check(known["config"], str(folder)))))
 
 
 def _run(request: Request, missing: Sequence[Resolved], board: Board, ray: str | None) -> None:
