@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +74,22 @@ def test_finished_runs_are_reused_and_only_missing_seeds_trained(found, runs):
     (fresh,) = cards(runs) - before
     assert read_run(fresh.parent).seeds == (1003,)
     assert [r.seed for r in more.entries[0].seeds] == [1001, 1002, 1003]
+
+
+def test_a_seed_that_was_stopped_before_its_evaluation_is_trained_anew(found, tmp_path):
+    (entry,) = (entry for entry in found.entries if entry.agent == "relax")
+    (run,) = entry.runs
+    copy = tmp_path / "CartPole-v1" / "relax" / run.name
+    shutil.copytree(run, copy)
+    result = json.loads((copy / "result.json").read_text())
+    result["seeds"][-1]["evaluation"] = None
+    (copy / "result.json").write_text(json.dumps(result))
+    given = {"seeds": "1000-1002", "log_dir": tmp_path, **SMALL}
+    again = rlgrad.compare("CartPole-v1", agents="relax", **given)
+    (fresh,) = cards(tmp_path) - {copy / "card.toml"}
+    assert read_run(fresh.parent).seeds == (1002,)
+    (judged,) = again.entries
+    assert [r.evaluation for r in judged.seeds] == [r.evaluation for r in entry.seeds]
 
 
 def request(runs: Path, **changed) -> Request:

@@ -13,6 +13,7 @@ from rlgrad.comparison.records import (
     Entry,
     SeedRecord,
     about_run,
+    can_be_judged,
     check_seed,
     identity,
     peer_of,
@@ -35,11 +36,12 @@ def gather(runs: Sequence[Run]) -> list[Entry]:
     for key, members in groups.items():
         card = json.loads(key)
         run = members[0][0]
-        # Equal bits alone and together, so any run's seed will do: one that was not stopped early,
-        # and of those the one in the largest company.
+        # Equal bits alone and together, so any run's seed will do: one that can be judged and was
+        # not stopped early, and of those the one in the largest company.
         early = "solved", "stopped"
         ordered = sorted(
-            (record for _, record in members), key=lambda r: (r.status in early, -r.together)
+            (record for _, record in members),
+            key=lambda r: (not can_be_judged(r), r.status in early, -r.together),
         )
         seeds: dict[int, SeedRecord] = {}
         for record in ordered:

@@ -166,6 +166,12 @@ def _curves(run: Run) -> dict[int, dict[str, tuple[tuple[float, float], ...]]]:
     return {seed: {tag: tuple(xy) for tag, xy in tags.items()} for seed, tags in found.items()}
 
 
+def can_be_judged(record: SeedRecord) -> bool:
+    """Whether it has ended, and was evaluated if it did not fail: see ``check_seed``."""
+    ended = record.status not in ("running", "interrupted")
+    return ended and (record.status == "failed" or bool(record.evaluation))
+
+
 def check_seed(record: SeedRecord) -> None:
     """Refuse a seed that cannot stand in a comparison, and say what to do.
 
