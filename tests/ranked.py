@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
+import counted  # noqa: F401
 import gymnasium
 import numpy as np
 import torch

@@ -74,8 +74,8 @@ def fit(estimator: Estimator, problem: Problem, steps: int, generator: torch.Gen
             loss.backward()
             optimiser.step()
             schedule.step()
-    if type(estimator).observe is Estimator.observe:
-        return  # it has no running statistics
+    if not estimator.observes:
+        return
     rows = problem.logits.expand(EARLIER // BATCHES, *problem.logits.shape)
     for _ in range(BATCHES):  # some judge what they fitted on batches that come after
         draw = estimator.sample(rows, generator=generator)

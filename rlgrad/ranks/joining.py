@@ -39,7 +39,7 @@ def join(options: Options) -> Ranks:
         return ONE
     torch.set_num_threads(1)
     _take_device(launch, options)
-    return Many(Group(launch, options.rank_timeout))
+    return Many(Group(launch, float(options.rank_timeout)))
 
 
 def _take_device(launch: Launch, options: Options) -> None:
