@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, Tuple
-from runs import strict
+from kept_runs import strict
 from safetensors.torch import save_file
 
 import rlgrad

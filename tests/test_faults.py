@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from runs import started, strict
+from kept_runs import started, strict
 
 import rlgrad
 from rlgrad import cards, store, training

@@ -12,7 +12,7 @@ import warnings
 
 import pytest
 import torch
-from runs import strict
+from kept_runs import strict
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 import rlgrad

@@ -17,7 +17,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector import AutoresetMode
-from runs import same
+from kept_runs import same
 
 import rlgrad
 from rlgrad import cards, training, vectorising

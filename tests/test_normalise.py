@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from runs import same
+from kept_runs import same
 
 import rlgrad
 from rlgrad.config import Config

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
-from runs import started
+from kept_runs import started
 from tensorboard_server import serving
 
 import rlgrad

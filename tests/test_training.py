@@ -19,7 +19,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from gymnasium.spaces.utils import flatten
-from runs import same
+from kept_runs import same
 from shipped import OWN
 
 import rlgrad

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from runs import strict
+from kept_runs import strict
 
 from rlgrad.cli import main
 from rlgrad.estimators import ESTIMATORS
