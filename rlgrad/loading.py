@@ -20,7 +20,7 @@ from rlgrad.finding import import_module
 from rlgrad.images import image_of
 from rlgrad.learner import Learner
 from rlgrad.make import make_one
-from rlgrad.peer_cards import is_trusted
+from rlgrad.peer_cards import Peer, is_trusted
 from rlgrad.preflight import check_memory, fitting, observation_factors
 from rlgrad.store import Run, load_checkpoint, named_run
 
@@ -201,15 +201,29 @@ def require_modules(run: Run, given: Sequence[str]) -> None:
     Raises:
         UsageError: with the flag that gives the consent.
     """
-    named = [*run.env_modules, *([run.env_id.rpartition(":")[0]] if ":" in run.env_id else [])]
-    own = own_module(run.config.estimator)
-    needed = [(module, "estimator") for module in own]
-    needed += [(module, "environment") for module in named if module not in own]
-    if run.peer is not None and not is_trusted(run.peer.algorithm):
-        needed.append((run.peer.algorithm.rpartition(".")[0], "algorithm"))
-    for module, what in needed:
+    needed = needed_modules(run.env_id, run.env_modules, run.config.estimator, run.peer)
+    for module, what in needed.items():
         if module not in given and module not in sys.modules:
             raise UsageError(
                 f"{run.path} needs the module {module!r} imported for its {what}; "
                 f"if you trust it, pass --env-module {module}"
             )
+
+
+def needed_modules(
+    env_id: str, env_modules: Sequence[str], estimator: str, peer: Peer | None
+) -> dict[str, str]:
+    """What must be imported to train so, by name, and for what: environment, estimator, algorithm.
+
+    Args:
+        env_id: Gymnasium id, with or without ``module:``.
+        env_modules: that the user named.
+        estimator: a name, or ``module:Class``.
+        peer: what trains in the place of rlgrad.
+    """
+    own = ":" in env_id and env_id.rpartition(":")[0]
+    needed = dict.fromkeys([*env_modules, *([own] if own else [])], "environment")
+    needed |= dict.fromkeys(own_module(estimator), "estimator")
+    if peer is not None and not is_trusted(peer.algorithm):
+        needed[peer.algorithm.rpartition(".")[0]] = "algorithm"
+    return needed

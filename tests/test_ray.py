@@ -27,6 +27,7 @@ from rlgrad.cluster.attempts import RETRIES, Attempt
 from rlgrad.cluster.crew import Cluster, Place
 from rlgrad.cluster.mirror import Inbox, Outbox
 from rlgrad.cluster.sizing import place_of_run
+from rlgrad.comparison import comparing
 from rlgrad.comparison.command import Compare
 from rlgrad.comparison.plan import Request, Task
 from rlgrad.comparison.process import Wire, is_last
@@ -39,6 +40,7 @@ from rlgrad.tuning.study import JOURNAL
 
 SEED = 1000
 STEPS = 30_000
+FEW = {"total_timesteps": 4096, "num_envs": 8}
 needs_ray = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="needs the extra ray")
 
 # ------------------------------------------------------------------------ where a cluster is
@@ -192,17 +194,24 @@ def test_a_task_takes_a_gpu_where_its_run_would(tmp_path):
 
 
 TWO = [Task("CartPole-v1", "actor-critic", (SEED,))] * 2
+GATED = [Task("gated:Gated-v0", "actor-critic", (SEED,))] * 2
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Two nodes of one CPU; the second has a folder for temporary files of its own."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray import cluster_utils
 
-    found = cluster_utils.Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    # The name of a socket has a hundred characters at most.
-    with tempfile.TemporaryDirectory(prefix="rlgrad-node-") as place:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory(
+            prefix="rlgrad-node-"  # short: the name of a socket has a hundred characters at most
+        ) as place,
+    ):
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where nodes find ``gated``
+        head = {"num_cpus": 1, "include_dashboard": False}
+        found = cluster_utils.Cluster(True, head_node_args=head)
         found.place = Path(place)
         found.second = found.add_node(num_cpus=1, env_vars={"TMPDIR": place})
         yield found
@@ -230,11 +239,14 @@ def do(cluster, folder, tasks, board, **options):
     """Train tasks on the cluster; (runs, what went wrong)."""
     parent = folder / "CartPole-v1" / "actor-critic"
 
+    env = tasks[0].env
+    gated = {"gate": str(gate(folder))} if "Gated" in env else {}
+    flags = FEW if gated else {"total_timesteps": STEPS}
+    told_of = comparing.told_of(Request((env,), (tasks[0].agent,), (SEED,), flags, gated))
+    chosen = {"save_freq": 1024, "keep_last": 2, "eval_episodes": 10, **options}
+
     def told(task):
-        flags = {"total_timesteps": STEPS}
-        what = packed(cards.resolve(task.env, task.agent, None, flags, None, ()))
-        chosen = {"save_freq": 1024, "keep_last": 2, "eval_episodes": 10, **options}
-        return {"what": what, "seeds": task.seeds, "env_modules": [], "options": chosen}
+        return {**told_of(task), "options": chosen}
 
     place = Place(None, str(parent), 3)
     runs, wrong = train_all(tasks, told, crew(cluster, lambda task: place), board)
@@ -260,10 +272,10 @@ def find(node, name: bytes) -> list[int]:
 
 
 def when(condition, act):
-    """Act in the background as soon as a condition holds."""
+    """Act in the background as soon as a condition holds, or a minute has passed."""
 
     def wait() -> None:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -272,6 +284,11 @@ def when(condition, act):
     thread = threading.Thread(target=wait)
     thread.start()
     return thread
+
+
+def gate(folder: Path) -> Path:
+    """What ``GATED`` tasks wait for, after their second checkpoint."""
+    return folder / "open"
 
 
 def checkpoints(folder: Path) -> int:
@@ -300,6 +317,17 @@ def straight(tmp_path_factory):
     return rlgrad.train(
         "CartPole-v1", "actor-critic", seeds=[SEED], total_timesteps=STEPS, eval_episodes=10,
         log_dir=tmp_path_factory.mktemp("straight"), quiet=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def straight_gated(tmp_path_factory):
+    """That of ``GATED``; its gate is open all along."""
+    folder = tmp_path_factory.mktemp("gated")
+    gate(folder).touch()
+    return rlgrad.train(
+        "gated:Gated-v0", "actor-critic", seeds=[SEED], **FEW, eval_episodes=10,
+        env_kwargs={"gate": str(gate(folder))}, log_dir=folder, quiet=True,
     )  # fmt: skip
 
 
@@ -333,23 +361,24 @@ def test_a_comparison_has_the_bits_that_it_has_without_ray(cluster, tmp_path, ca
 
 @needs_ray
 @pytest.mark.slow
-def test_killed_workers_go_on_from_their_last_checkpoint(cluster, straight, tmp_path):
+def test_killed_workers_go_on_from_their_last_checkpoint(cluster, straight_gated, tmp_path):
     board = Said()
 
     def kill() -> None:
         os.kill(find(cluster.head_node, b"comparison.worker")[0], signal.SIGKILL)
         os.kill(find(cluster.second, b"ray::perform")[0], signal.SIGKILL)
+        gate(tmp_path).touch()
 
     killer = when(lambda: checkpoints(tmp_path) == 2, kill)
-    runs, wrong = do(cluster, tmp_path, TWO, board)
+    runs, wrong = do(cluster, tmp_path, GATED, board)
     killer.join()
     assert wrong == []
     assert sum(f"retry 1 of {RETRIES}" in line for line in board.lines) == 2
     assert len(list(tmp_path.glob("*/*/*/"))) == 2
     for run in runs:
-        same(straight, run)
+        same(straight_gated, run)
         (resumed,) = json.loads((run.path / "run.json").read_text())["resumed"]
-        assert 0 < resumed["at"] < STEPS
+        assert resumed["at"] == 2048
         assert not (run.path / "lock").exists()
         assert len(run.checkpoints()) == 2  # what a node removed is removed here
 
@@ -464,20 +493,21 @@ def test_a_full_disk_of_one_node_ends_its_run_and_no_other(cluster, straight, tm
 
 @needs_ray
 @pytest.mark.slow
-def test_the_task_of_a_node_that_is_gone_goes_on_elsewhere(cluster, straight, tmp_path):
+def test_the_task_of_a_node_that_is_gone_goes_on_elsewhere(cluster, straight_gated, tmp_path):
     board = Said()
 
     def remove() -> None:
         cluster.remove_node(cluster.second, allow_graceful=False)
+        gate(tmp_path).touch()
 
     killer = when(lambda: checkpoints(tmp_path) == 2, remove)
-    runs, wrong = do(cluster, tmp_path, TWO, board)
+    runs, wrong = do(cluster, tmp_path, GATED, board)
     killer.join()
     assert wrong == []
     assert sum(f"retry 1 of {RETRIES}" in line for line in board.lines) == 1
     assert board.most == 2  # before the first had begun; and one waited for the CPU that is left
     for run in runs:
-        same(straight, run)
+        same(straight_gated, run)
 
 
 @needs_ray

@@ -21,7 +21,7 @@ from rlgrad.cores import cores
 from rlgrad.display import Board
 from rlgrad.errors import UsageError, nearest
 from rlgrad.finding import import_module
-from rlgrad.loading import require_modules
+from rlgrad.loading import needed_modules, require_modules
 from rlgrad.options import checked, parse_seeds
 from rlgrad.peer_cards import SHARED
 from rlgrad.sending import packed
@@ -168,7 +168,7 @@ def _trained(request: Request, quiet: bool) -> tuple[list[str], list[str]]:
     if request.ray is None:
         jobs = min(jobs, len(planned.tasks))
         board.say(f"training {len(planned.tasks)} blocks of seeds in {jobs} processes")
-        fresh, wrong = train_all(planned.tasks, _arguments(request), Local(jobs), board)
+        fresh, wrong = train_all(planned.tasks, told_of(request), Local(jobs), board)
     else:
         fresh, wrong = _on_ray(request, board)
     if wrong:
@@ -179,17 +179,17 @@ def _trained(request: Request, quiet: bool) -> tuple[list[str], list[str]]:
     return [*runs, *fresh], planned.notes
 
 
-def _arguments(request: Request) -> Callable[[Task], dict[str, Any]]:
+def told_of(request: Request) -> Callable[[Task], dict[str, Any]]:
     """What a worker is told of a task."""
-    shared = {
-        "root": request.log_dir,
-        "env_modules": list(request.env_modules),
-        "options": {"eval_episodes": request.eval_episodes},
-    }
+    shared = {"root": request.log_dir, "options": {"eval_episodes": request.eval_episodes}}
 
     def told(task: Task) -> dict[str, Any]:
         resolved = plan.resolve(request, task.env, task.agent)
-        return {**shared, "what": packed(resolved), "seeds": task.seeds}
+        env = resolved.env
+        # A task that goes on elsewhere is read from its run, whose modules its asker named here.
+        trusted = needed_modules(env.id, env.modules, resolved.config.estimator, resolved.peer)
+        told = {"what": packed(resolved), "seeds": task.seeds, "env_modules": list(trusted)}
+        return {**shared, **told}
 
     return told
 
@@ -207,7 +207,7 @@ def _on_ray(request: Request, board: Board) -> tuple[list[str], list[str]]:
     board.resize(len(tasks))
     board.say(cluster.told)
     board.say(f"training {len(tasks)} blocks of seeds as tasks of Ray, {cluster.jobs} at a time")
-    return train_all(tasks, _arguments(request), cluster, board)
+    return train_all(tasks, told_of(request), cluster, board)
 
 
 def _judged(request: Request, paths: Sequence[str], notes: Sequence[str]) -> Comparison:
