@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,8 +25,7 @@ from rlgrad.errors import UsageError, nearest
 from rlgrad.locking import Lock
 from rlgrad.options import Options, checked
 from rlgrad.output import check_own, to_disk, write_whole
-from rlgrad.ranks.joining import facts, follow, join, led, listening, refuse
-from rlgrad.ranks.leading import Following
+from rlgrad.ranks.joining import check_alike, follow, join, led, listening, refuse
 from rlgrad.ranks.one import Ranks
 from rlgrad.recalling import Asked, about_of, options_of, resolved_of
 from rlgrad.restoring import Found, newest, put, shared
@@ -37,6 +36,9 @@ from rlgrad.store import Run
 from rlgrad.trainer import Trainer
 from rlgrad.training import finish
 from rlgrad.versions import versions
+
+if TYPE_CHECKING:
+    from rlgrad.ranks.leading import Following
 
 # What write_whole leaves where the process is killed inside it.
 _HALVES = (
@@ -138,7 +140,7 @@ def _gone_on(
     undo.callback(trainer.close)
     if found is not None:
         put(trainer, run, found, notes)
-    ranks.check(facts(trainer, resolved, options) if ranks.size > 1 else {})
+    check_alike(trainer, resolved, options)
     engine = shrinking(captured(trainer, options.capture))
     if lock is None:
         run = replace(run, config=resolved.config)
@@ -158,7 +160,7 @@ def _gone_on(
     start = standing, found.path if found else None
     engine = led(engine, ranks)
     session = Session(engine, run, display, options, lock, start, callbacks)
-    session.beat = listening(engine, session.signals)
+    session.beat = listening(engine, ranks, session.signals)
     return session
 
 

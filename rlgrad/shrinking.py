@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlgrad.clock import Seconds
+from rlgrad.clock import Clock, Seconds
 from rlgrad.engine import Engine, Watch
 from rlgrad.infos import Taken
 from rlgrad.restoring import stand
@@ -79,8 +79,7 @@ class Shrinking:
         until = _Until(watch, self._due)
         while any(self.trainer.active) and not watch.stopped:
             if self._due():
-                with self.trainer.clock:
-                    self._shrink()
+                self._shrink()
             self.trainer.run(until)
 
     def _shrink(self) -> None:
@@ -88,8 +87,14 @@ class Shrinking:
 
         It counts as training: who trains one seed alone does not pay for it.
         """
-        old, S = self.trainer, len(self.rows)
-        state = old.state()[0]
+        old = self.trainer
+        with old.clock:
+            self._move(old)
+        # A clock of its own: that of the old trainer would keep it alive.
+        self.trainer.clock = Clock(old.clock.read(), self.trainer.beside)
+
+    def _move(self, old: Trainer) -> None:
+        state, S = old.state()[0], len(self.rows)
         self._left = self._whole(state)
         within = [i for i, on in enumerate(old.active) if on]
         self._numbers |= {self.rows[i]: old.numbers(i) for i in range(S) if i not in within}
@@ -97,7 +102,7 @@ class Shrinking:
         options = replace(old.options, device="cpu")
         self.trainer = new = Trainer(old.resolved, [self.seeds[i] for i in self.rows], options)
         new.outcomes = [self.outcomes[i] for i in self.rows]
-        new.iteration, new.clock = old.iteration, old.clock
+        new.iteration = old.iteration
         new.measured = {tag: [x[i] for i in within] for tag, x in old.measured.items()}
         stand(new, {name: _rows(x, within, S) for name, x in state.items()})
         old.close()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,13 +25,15 @@ from rlgrad.errors import UsageError, nearest
 from rlgrad.finding import import_module
 from rlgrad.locking import Lock
 from rlgrad.options import Options, checked, parse_seeds
-from rlgrad.ranks.joining import facts, follow, join, led, listening, refuse
-from rlgrad.ranks.leading import Following
+from rlgrad.ranks.joining import check_alike, follow, join, led, listening, refuse
 from rlgrad.ranks.one import ONE, Ranks
 from rlgrad.session import Session
 from rlgrad.shrinking import shrinking
 from rlgrad.store import Run
 from rlgrad.trainer import Trainer
+
+if TYPE_CHECKING:
+    from rlgrad.ranks.leading import Following
 
 
 def engine(
@@ -40,7 +42,7 @@ def engine(
     """What trains: rlgrad's own trainer, or Stable-Baselines3."""
     if resolved.peer is None:
         trainer = Trainer(resolved, seeds, options, ranks)
-        ranks.check(facts(trainer, resolved, options) if ranks.size > 1 else {})
+        check_alike(trainer, resolved, options)
         return shrinking(captured(trainer, options.capture))
     if options.capture == "on":
         raise UsageError(f"got --capture on, and {resolved.agent} is a peer; expected auto or off")
@@ -119,7 +121,7 @@ def _begun(
         display.say(f"note: {note}")
     trainer = led(trainer, ranks)
     session = Session(trainer, run, display, options, lock, callbacks=callbacks)
-    session.beat = listening(trainer, session.signals)
+    session.beat = listening(trainer, ranks, session.signals)
     return session
 
 

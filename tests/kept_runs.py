@@ -1,4 +1,4 @@
-"""What tests of whole runs share: processes of ``rlgrad``, and what they leave, compared."""
+"""What tests of whole runs share: processes of ``rlgrad``, how they end, what they leave."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from rlgrad.display import Display
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,3 +38,20 @@ def strict(text: str) -> Any:
         raise AssertionError(f"{constant} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
+
+
+class KilledError(BaseException):
+    """Ends a process's work between two iterations, as SIGKILL would."""
+
+
+class Dying(Display):
+    """Raises at the n-th iteration; nothing after it is done."""
+
+    def __init__(self, iterations):
+        super().__init__("", quiet=True)
+        self.left = iterations
+
+    def update(self, status):
+        self.left -= 1
+        if self.left == 0:
+            raise KilledError

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from kept_runs import KilledError
 from static import tensors_everywhere, trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -323,10 +324,6 @@ def test_what_is_no_callback_is_refused_before_anything_is_written(small, tmp_pa
 
 
 # --------------------------------------------------------------------------------------- resume
-
-
-class KilledError(BaseException):
-    """Ends a process's work between two iterations, as SIGKILL would."""
 
 
 WANTED = ("time", "draw:end", "draw:max")

@@ -413,3 +413,18 @@ def test_torchrun_itself(tmp_path):
     (card,) = tmp_path.glob("runs/*/*/*/card.toml")
     assert read_run(card.parent).result()["signal"] == signal.SIGTERM
     goes_on(tmp_path)
+
+
+def test_a_process_alone_imports_nothing_of_what_sends_messages(tmp_path):
+    program = (
+        "import json, sys; from rlgrad.cli import main; "
+        "main(['train', 'CartPole-v1', '-n', '256', '--eval-episodes', '1', '--quiet']); "
+        "print(json.dumps([x for x in sys.modules if x.startswith('rlgrad.ranks')]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+    )  # fmt: skip
+    few = ("joining", "launch", "one", "telling")
+    found = set(json.loads(done.stdout.splitlines()[-1]))
+    assert found == {"rlgrad.ranks", *(f"rlgrad.ranks.{name}" for name in few)}

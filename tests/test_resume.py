@@ -18,13 +18,12 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
-from kept_runs import started
+from kept_runs import Dying, KilledError, started
 from tensorboard_server import serving
 
 import rlgrad
 from rlgrad import cards, creating, store, training
 from rlgrad.cli import main
-from rlgrad.display import Display
 from rlgrad.errors import UsageError
 from rlgrad.options import Options
 from rlgrad.resuming import restart
@@ -35,23 +34,6 @@ AGENTS = sorted(name for name in cards.find("agents") if not cards.agent_card(na
 SMALL = {"num_envs": 2, "num_steps": 16, "hidden": (8,), "max_episode_steps": 23}
 WALL_CLOCK = ("time/",)
 SIMULATED = ("CartPole-v1",)
-
-
-class KilledError(BaseException):
-    """Ends a process's work between two iterations, as SIGKILL would."""
-
-
-class Dying(Display):
-    """Raises at the n-th iteration; nothing after it is done."""
-
-    def __init__(self, iterations):
-        super().__init__("", quiet=True)
-        self.left = iterations
-
-    def update(self, status):
-        self.left -= 1
-        if self.left == 0:
-            raise KilledError
 
 
 class Walk(gymnasium.Env):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kept_runs import Dying, KilledError, same
 
 import rlgrad
 from rlgrad import shrinking, store, training
 from rlgrad.cards import resolve
-from rlgrad.display import Display
 from rlgrad.options import Options
 from rlgrad.resuming import restart
 from rlgrad.trainer import Trainer
@@ -78,23 +78,6 @@ def test_what_is_left_is_as_in_the_company_of_all(agent, settings, easy, monkeyp
         assert torch.equal(tensors[name], x), name
 
 
-class Killed(BaseException):
-    """Ends the work between two iterations, as SIGKILL would."""
-
-
-class Dying(Display):
-    """Raises at the n-th iteration."""
-
-    def __init__(self, iterations):
-        super().__init__("", quiet=True)
-        self.left = iterations
-
-    def update(self, status):
-        self.left -= 1
-        if self.left == 0:
-            raise Killed
-
-
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(easy):
     """Environments and episode counts too: each seed's are left where it ended."""
     whole = rlgrad.train("CartPole-v1", "relax", seeds=SEEDS, quiet=True, **EASY)
@@ -103,7 +86,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(easy):
     resolved = resolve("CartPole-v1", "relax", None, dict(SMALL))
     halfway = (steps[1] + steps[-2]) // 2 // 128
     session = training.start(resolved, list(SEEDS), Options(quiet=True, **options), Dying(halfway))
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         session.go()
     assert len(session.trainer.rows) < len(SEEDS)
     going = restart(session.run.path)
@@ -111,8 +94,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(easy):
     seeds, rows, tensors = _left(going.run)
     wanted, wanted_rows, all_along = _left(whole)
     assert (seeds, rows) == (wanted, wanted_rows)
-    for name, x in all_along.items():
-        assert torch.equal(tensors[name], x), name
+    same(tensors, all_along)
 
 
 def test_one_seed_and_gymnasium_s_environments_stay_as_they_are(easy):

@@ -1,4 +1,7 @@
-"""How a process becomes one of several, and what all of them must have in common."""
+"""How a process becomes one of several, and what all of them must have in common.
+
+A process alone imports nothing of what sends messages, which not every build of torch has.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,15 +18,15 @@ from rlgrad.engine import Engine
 from rlgrad.errors import UsageError
 from rlgrad.options import Options
 from rlgrad.peer_cards import tables
-from rlgrad.ranks.group import Group
 from rlgrad.ranks.launch import Launch, launched
-from rlgrad.ranks.leading import Following, Leading
-from rlgrad.ranks.many import Many
 from rlgrad.ranks.one import ONE, Ranks
 from rlgrad.signals import Signals
 from rlgrad.store import Run
 from rlgrad.trainer import Trainer
 from rlgrad.versions import versions
+
+if TYPE_CHECKING:
+    from rlgrad.ranks.leading import Following
 
 _OF_A_PROCESS = ("quiet", "log_dir")
 
@@ -37,6 +40,9 @@ def join(options: Options) -> Ranks:
     launch = launched()
     if launch is None:
         return ONE
+    from rlgrad.ranks.group import Group
+    from rlgrad.ranks.many import Many
+
     torch.set_num_threads(1)
     _take_device(launch, options)
     return Many(Group(launch, float(options.rank_timeout)))
@@ -75,7 +81,17 @@ def refuse(resolved: Resolved, options: Options, ranks: Ranks) -> None:
         )
 
 
-def facts(trainer: Trainer, resolved: Resolved, options: Options) -> dict[str, Any]:
+def check_alike(trainer: Trainer, resolved: Resolved, options: Options) -> None:
+    """Refuse where processes differ in what they must have in common.
+
+    Raises:
+        AgreedError: naming what differs, and both values.
+    """
+    if trainer.ranks.size > 1:
+        trainer.ranks.check(_facts(trainer, resolved, options))
+
+
+def _facts(trainer: Trainer, resolved: Resolved, options: Options) -> dict[str, Any]:
     """What must be alike in all processes."""
     chosen = {k: v for k, v in asdict(options).items() if k not in _OF_A_PROCESS}
     said = json.dumps([tables(resolved.config, resolved.peer), trainer.seeds, resolved.env.id,
@@ -90,7 +106,7 @@ def facts(trainer: Trainer, resolved: Resolved, options: Options) -> dict[str, A
         else torch.backends.cpu.get_cpu_capability()
     )
     return {
-        **{f"{name}": number for name, number in versions().items()},
+        **versions(),
         "device": f"{device} ({card})",
         "arguments": hashlib.sha256(said.encode()).hexdigest()[:12],
         "initial parameters": sha.hexdigest()[:12],
@@ -99,22 +115,34 @@ def facts(trainer: Trainer, resolved: Resolved, options: Options) -> dict[str, A
 
 def led(engine: Engine, ranks: Ranks) -> Engine:
     """The engine of the leader's session, which takes other processes along."""
-    return Leading(engine, ranks) if isinstance(ranks, Many) else engine
+    if ranks.size == 1:
+        return engine
+    from rlgrad.ranks.leading import Leading
+    from rlgrad.ranks.many import Many
+
+    assert isinstance(ranks, Many)
+    return Leading(engine, ranks)
 
 
-def listening(engine: Engine, signals: Signals) -> Callable[[], None]:
+def listening(engine: Engine, ranks: Ranks, signals: Signals) -> Callable[[], None]:
     """Let a leader's engine hear its session's signals, and those pass on what others got.
 
     Returns:
         What tells those who wait, in long evaluations, that there is something to wait for.
     """
-    if not isinstance(engine, Leading):
+    if ranks.size == 1:
         return lambda: None
+    from rlgrad.ranks.leading import Leading
+
+    assert isinstance(engine, Leading)
     engine.signals = signals
     return engine.beat
 
 
 def follow(engine: Engine, run: Run, ranks: Ranks, options: Options) -> Following:
     """The session of a process that does not lead."""
+    from rlgrad.ranks.leading import Following
+    from rlgrad.ranks.many import Many
+
     assert isinstance(ranks, Many)
     return Following(engine, run, ranks, options.points(run.config.total_timesteps))
