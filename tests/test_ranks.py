@@ -124,6 +124,16 @@ def test_two_processes_train_as_one(pair, case):
     compare(folder, case)
 
 
+@pytest.mark.slow
+def test_four_processes_train_as_one(tmp_path):
+    """Of one lane each."""
+    cases = ("reinforce", "actor-critic", "relax", "rebar", "moments", "gymnasium", "captured")
+    for status, out, err in ended(processes(4, HERE / "ranked.py", tmp_path, *cases)):
+        assert status == 0, out + err
+    for case in cases:
+        compare(tmp_path, case)
+
+
 def test_messages_are_as_few_as_the_order_of_steps_allows(pair):
     """One sum of gradients, counts and statistics together; one for each further critic step.
 
