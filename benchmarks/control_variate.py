@@ -41,7 +41,16 @@ FORMS = {
     "linear, exact sum": ("relax", {"form": "exact-sum"}),
 }
 # The same for all, whatever their cards were tuned to.
-SETTINGS = {"learning_rate": 3e-3, "critic_learning_rate": 5e-3, "estimator_learning_rate": 3e-3}
+SETTINGS = {
+    "learning_rate": 3e-3,
+    "critic_learning_rate": 5e-3,
+    "estimator_learning_rate": 3e-3,
+    "learning_rate_final": 0.2,
+    "anneal_steps": 60_000,
+    "num_envs": 8,
+    "num_steps": 32,
+    "critic_steps": 4,
+}
 LAMBDAS = (0.8, 0.95, 1.0)
 AT = (0.02, 0.1, 0.25, 0.5, 1.0)  # shares of training at which policies are frozen
 

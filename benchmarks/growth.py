@@ -62,7 +62,7 @@ def trainer(agent: str, point: dict[str, int]) -> Trainer:
     env = "CartPole-v1"
     if point["actions"]:
         DialProbe.positions, env = point["actions"], "rlgrad/DialProbe-v0"
-    flags = {"num_envs": point["num_envs"], "num_steps": point["num_steps"]}
+    flags = {"num_envs": point["num_envs"], "num_steps": point["num_steps"], "critic_steps": 4}
     flags |= {"hidden": (point["hidden"],) * 2, "anneal_steps": FAR, "total_timesteps": FAR}
     seeds = range(FIRST_SEED, FIRST_SEED + point["seeds"])
     return Trainer(resolve(env, agent, None, flags), seeds, Options(device="cpu"))

@@ -114,7 +114,9 @@ def watched(trainer: Trainer) -> Profile:
 
 def start(agent: str, size: str) -> Trainer:
     seeds, lanes, _ = SIZES[size]
-    given = {"num_envs": lanes, "total_timesteps": 1 << 40, "anneal_steps": ANNEAL_STEPS}
+    # The default's few steps of the critic: more, as on a card, would make agents look more alike.
+    given = {"num_envs": lanes, "num_steps": 32, "critic_steps": 4}
+    given |= {"total_timesteps": 1 << 40, "anneal_steps": ANNEAL_STEPS}
     resolved = resolve("CartPole-v1", agent, None, given)
     names = range(FIRST_SEED, FIRST_SEED + seeds)
     return Trainer(resolved, names, Options(device="cpu"))
