@@ -31,6 +31,7 @@ from rlgrad.places import places
 from rlgrad.preflight import Work, check_memory, choose_device, observation_factors, weights
 from rlgrad.ranks.one import ONE, Ranks
 from rlgrad.rollout import Episodes, Rollout, collect
+from rlgrad.schedule import Schedule
 from rlgrad.streams import Purpose, Streams, by_step, derive
 
 
@@ -53,7 +54,7 @@ class Trainer:
     ) -> None:
         self.ranks, self.share_of_lanes = ranks, ranks.lanes(resolved.config.num_envs)
         self.resolved, self.config, self.options = resolved, resolved.config, options
-        self.seeds = list(seeds)
+        self.seeds, self.schedule = list(seeds), Schedule.of(self.config)
         self.whole = self.config.signal == "return-to-go"
         self.solved_at = score_to_solve(resolved.env, options.stop_when_solved)
         self.together = len(self.seeds)
@@ -179,7 +180,7 @@ class Trainer:
         second = rollout.gumbel  # unused, unless the estimator relaxes the choice
         if self.learner.estimator.traits.one_pass:
             second = self._noise(Purpose.RELAXATION, self.learner.estimator.relaxations)
-        shares = [[self.share(outcome.steps)] for outcome in self.outcomes]
+        shares = [[self.schedule.share(outcome.steps)] for outcome in self.outcomes]
         share = torch.tensor(shares, device=self.device)
         self.kept.keep()
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # see ``finite``
@@ -195,17 +196,12 @@ class Trainer:
 
     def critic_steps(self) -> int:
         """Of the iteration that is next: from its number alone, so alike alone and among others."""
-        nominal = self.share(self.iteration * self.config.num_envs * self.length)
+        nominal = self.schedule.share(self.iteration * self.config.num_envs * self.length)
         return max(1, round(self.config.critic_steps * nominal))
-
-    def share(self, steps: int) -> float:
-        """Share of the full step sizes after so many env steps of a seed."""
-        horizon = self.config.anneal_steps or self.config.total_timesteps
-        return 1 - (1 - self.config.learning_rate_final) * min(1.0, steps / horizon)
 
     def learning_rate(self, steps: int) -> float:
         """Step size of the policy after so many env steps of a seed."""
-        return self.share(steps) * self.config.learning_rate
+        return self.schedule.share(steps) * self.config.learning_rate
 
     def _count(self, rollout: Rollout) -> None:
         """Count steps and episodes of the seeds that train, and say which of them are done."""
