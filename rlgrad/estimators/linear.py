@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from rlgrad.errors import UsageError
 from rlgrad.estimators import noise
-from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, one_hot
+from rlgrad.estimators.base import Draw, Estimator, Objective, one_hot
 from rlgrad.estimators.least_squares import LeastSquares
 from rlgrad.estimators.networks import padded
 from rlgrad.estimators.passes import activate, product
 from rlgrad.estimators.pooling import Batch, Chain
 from rlgrad.estimators.relaxation import Coupling
 from rlgrad.estimators.statistics import all_count, seed_rows
+from rlgrad.estimators.traits import Traits
 
 Form = Literal["relaxed", "exact-sum"]
 LARGEST = 2048  # columns; the moments are its square, per seed
