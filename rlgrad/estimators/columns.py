@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlgrad.errors import UsageError
+from rlgrad.estimators.layers import activate
 from rlgrad.estimators.networks import padded
-from rlgrad.estimators.passes import activate
 from rlgrad.estimators.statistics import seed_rows
 
 LARGEST = 2048  # columns; the moments are its square, per seed

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from rlgrad.estimators import noise
 from rlgrad.estimators.base import Draw, Estimator, Objective, one_hot
 from rlgrad.estimators.columns import Columns
+from rlgrad.estimators.layers import product
 from rlgrad.estimators.least_squares import LeastSquares
 from rlgrad.estimators.networks import padded
-from rlgrad.estimators.passes import product
 from rlgrad.estimators.pooling import Batch, Chain
 from rlgrad.estimators.relaxation import Coupling
 from rlgrad.estimators.statistics import all_count
