@@ -7,10 +7,10 @@ import math
 import tempfile
 from pathlib import Path
 
-from rlgrad.card_files import safe_name
 from rlgrad.lab.pages import csv_rows, page
 from rlgrad.lab.rows import Measurements, Row
 from rlgrad.log import EventFile
+from rlgrad.naming import safe_name
 from rlgrad.output import csv_text, new_folder, write_folder
 from rlgrad.plots import png
 
