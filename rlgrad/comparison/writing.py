@@ -14,7 +14,8 @@ from rlgrad.comparison.report import page
 from rlgrad.comparison.summaries import Summary
 from rlgrad.log import EventFile
 from rlgrad.naming import safe_name
-from rlgrad.output import csv_text, new_folder, write_folder
+from rlgrad.output import new_folder, write_folder
+from rlgrad.plain_data import csv_text
 from rlgrad.plots import png
 from rlgrad.stats import Interval
 
