@@ -6,7 +6,6 @@ wheel carries them inside, a checkout beside it).
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from typing import Any
 
 from rlgrad.config import check
 from rlgrad.errors import UsageError, nearest, shown
+from rlgrad.naming import namespace, safe_name
 from rlgrad.options import parse_seeds
 from rlgrad.peer_cards import PREFIX, check_path, check_settings, check_trusted
 from rlgrad.reading import read_toml
@@ -67,18 +67,6 @@ class EnvCard:
     """To import first; from flags alone, since a card must not run code."""
     masked: bool = False
     """Whether the environment's action masks are used; found out by who makes it."""
-
-
-def safe_name(name: str) -> str:
-    """A name that is one harmless path component: ``ALE/Pong-v5`` -> ``ALE-Pong-v5``."""
-    safe = re.sub(r"[^A-Za-z0-9._+-]", "-", name).lstrip(".")[:120]
-    return safe or "unnamed"
-
-
-def namespace(env_id: str) -> str:
-    """``ALE`` of ``ALE/Pong-v5``; empty where there is none."""
-    before, slash, _ = env_id.rpartition(":")[2].partition("/")
-    return before if slash else ""
 
 
 def _places(kind: str) -> list[Path]:

@@ -9,17 +9,10 @@ from typing import Any
 
 import tomli_w
 
-from rlgrad.card_files import (
-    AgentCard,
-    EnvCard,
-    agent_card,
-    env_card,
-    find,
-    is_local,
-    namespace,
-)
+from rlgrad.card_files import AgentCard, EnvCard, agent_card, env_card, find, is_local
 from rlgrad.config import ESTIMATOR_OPTIONS, Config, check, own_module
 from rlgrad.errors import UsageError, shown
+from rlgrad.naming import namespace
 from rlgrad.peer_cards import SHARED, Peer, check_settings, divide, refuse_flags
 from rlgrad.reading import check_plain
 

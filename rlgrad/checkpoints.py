@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rlgrad.errors import UsageError, shown
 from rlgrad.forms import COUNTERS
-from rlgrad.output import plain, write_whole
+from rlgrad.output import write_whole
+from rlgrad.plain_data import plain
 from rlgrad.reading import conform, installed_memory, open_regular, parse_json
 
 FORMAT = 1

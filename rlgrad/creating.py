@@ -13,9 +13,9 @@ from typing import Any
 
 import tomli_w
 
-from rlgrad.card_files import safe_name
 from rlgrad.cards import Resolved
 from rlgrad.errors import UsageError
+from rlgrad.naming import safe_name
 from rlgrad.options import Options
 from rlgrad.output import fresh_folder, write_whole
 from rlgrad.peer_cards import tables

@@ -40,9 +40,9 @@ def say_schedule(trainer: Trainer, before: int, notes: list[str]) -> None:
     total = config.total_timesteps
     if config.anneal_steps or config.learning_rate_final == 1 or total == before:
         return
-    share = 1 - (1 - config.learning_rate_final) * min(1.0, steps / before)
+    share = trainer.schedule._replace(horizon=before).share(steps)
     notes.append(
         f"step sizes fall over -n, so they follow that of {total:,} from here on: at {steps:,} "
-        f"env steps {trainer.share(steps):.0%} of the full ones instead of {share:.0%}; "
+        f"env steps {trainer.schedule.share(steps):.0%} of the full ones instead of {share:.0%}; "
         "--anneal-steps in the first training keeps a schedule apart from -n"
     )

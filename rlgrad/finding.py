@@ -10,9 +10,9 @@ from types import ModuleType
 
 import gymnasium
 
-from rlgrad.card_files import namespace
 from rlgrad.errors import UsageError, nearest, raised, shown
 from rlgrad.extras import register
+from rlgrad.naming import namespace
 
 
 def import_module(name: str, hint: str = "") -> ModuleType:

@@ -10,15 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlgrad import diagnostics, returns
-from rlgrad.acting import Acting
 from rlgrad.adam import SeedAdam
+from rlgrad.adapting import Adapting
 from rlgrad.config import Config
 from rlgrad.critics import ActionValue, Critic
 from rlgrad.descent import estimator_steps, noted, policy_step
 from rlgrad.estimators import build, one_hot
 from rlgrad.estimators.base import Draw
 from rlgrad.estimators.convolution import Image, ImageBlocks, SeedConv
-from rlgrad.estimators.networks import SeedMLP, Stack
 from rlgrad.estimators.passes import Blocks, Trace
 from rlgrad.estimators.pooling import ALONE, Batch, Chain, Pool
 from rlgrad.estimators.statistics import RunningMean, live_rows
@@ -30,7 +29,7 @@ from rlgrad.rollout import Rollout
 from rlgrad.streams import Purpose, Streams
 
 
-class Learner(Acting):
+class Learner(Adapting):
     """Policy, critics, estimator and optimisers for S seeds; every tensor's first axis is S.
 
     Args:
@@ -92,10 +91,6 @@ class Learner(Acting):
         self.estimator_adams: Any = nn.ModuleList(
             SeedAdam(each, beta2=config.adam_beta2) for each in self.estimator.parameters()
         )
-
-    def networks(self) -> list[Stack]:
-        """Policy, critics and the estimator's own; perceptrons see the observation first."""
-        return [module for module in self.modules() if isinstance(module, Stack)]
 
     @torch.no_grad()
     def update(
@@ -223,47 +218,3 @@ class Learner(Acting):
         else:
             credit = returns.n_step(*flags, c.gamma, c.n_step)
         return credit, credit + value[:, :-1]
-
-    def adapt(self, rollout: Rollout, target: Tensor) -> None:
-        """Renew running statistics, after all steps, and rebase the networks to keep functions."""
-        self.take([self.pool.pooled(batch) for batch in self.moments(rollout, target)])
-
-    def moments(self, rollout: Rollout, target: Tensor) -> list[Batch]:
-        """What running statistics learn of a rollout, for ``take``."""
-        found = []
-        if self.normaliser is not None:
-            seen = rollout.observation[..., : self.features]
-            found.append(self.normaliser.batch(seen, rollout.valid))
-        if self.spread is not None:
-            done = rollout.terminated | rollout.truncated
-            whole = self.config.signal == "return-to-go"
-            found.append(self.spread.batch(rollout.reward, done, rollout.valid, whole))
-        elif self.squares is not None:
-            raw = target * self.value_scale.unsqueeze(-1)
-            found.append(self.squares.batch((raw * raw).unsqueeze(-1), rollout.valid))
-        return found
-
-    def take(self, moments: Sequence[Batch]) -> None:
-        """Renew running statistics, and rebase the networks to keep their functions."""
-        left = list(moments)
-        if self.normaliser is not None:
-            perceptrons = [each for each in self.networks() if isinstance(each, SeedMLP)]
-            self.normaliser.take(left.pop(0), perceptrons)
-        if not left:
-            return
-        scale = self._measured_scale(left.pop())
-        factor = self.value_scale / scale
-        for critic in (self.critic, self.action_critic):
-            if critic is not None:
-                critic.network.rescale(factor)
-        self.estimator.rescale(factor)
-        self.value_scale.copy_(scale)
-
-    def _measured_scale(self, batch: Batch) -> Float[Tensor, "S 1"]:
-        """The value scale after a rollout, where it is measured."""
-        if self.spread is not None:
-            self.spread.take(batch)
-            return self.spread.deviation().to(self.value_scale)
-        assert self.squares is not None
-        self.squares.take(batch)
-        return self.squares.mean.sqrt().clamp(min=1e-8)

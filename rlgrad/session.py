@@ -19,8 +19,9 @@ from rlgrad.infos import Infos
 from rlgrad.locking import Lock
 from rlgrad.log import Log
 from rlgrad.options import Options
-from rlgrad.output import plain, to_disk, write_whole
+from rlgrad.output import to_disk, write_whole
 from rlgrad.peer_cards import hyperparameters
+from rlgrad.plain_data import plain
 from rlgrad.reporting import Reporter
 from rlgrad.saving import Saver, Standing
 from rlgrad.signals import Signals

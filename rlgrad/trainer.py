@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces.utils import flatdim
 from torch import Tensor
 
-from rlgrad.actions import Actions
 from rlgrad.cards import Resolved
-from rlgrad.choosing import choose_masks, choose_vec
 from rlgrad.clock import Clock, Seconds
 from rlgrad.engine import Outcome, Watch, listed
-from rlgrad.errors import UsageError
 from rlgrad.faults import why_failed
 from rlgrad.images import image_of
-from rlgrad.info_notes import Counted
-from rlgrad.infos import Taken, merged, parse_wanted
-from rlgrad.lanes import Lanes
+from rlgrad.infos import Taken, merged
 from rlgrad.last_good import LastGood
 from rlgrad.learner import Learner
-from rlgrad.make import is_simulated, make_one, make_training, score_to_solve, time_limit
+from rlgrad.make import score_to_solve
 from rlgrad.options import Options
 from rlgrad.overlapped import collect_in_halves
 from rlgrad.places import places
-from rlgrad.preflight import Work, check_memory, choose_device, observation_factors, weights
+from rlgrad.preflight import observation_factors
+from rlgrad.preparing import notes_of, prepare
 from rlgrad.ranks.one import ONE, Ranks
 from rlgrad.rollout import Episodes, Rollout, collect
+from rlgrad.schedule import Schedule
 from rlgrad.streams import Purpose, Streams, by_step, derive
 
 
@@ -52,12 +47,16 @@ class Trainer:
         ranks: Ranks = ONE,
     ) -> None:
         self.ranks, self.share_of_lanes = ranks, ranks.lanes(resolved.config.num_envs)
+        each = len(self.share_of_lanes)
         self.resolved, self.config, self.options = resolved, resolved.config, options
-        self.seeds = list(seeds)
+        self.seeds, self.schedule = list(seeds), Schedule.of(self.config)
         self.whole = self.config.signal == "return-to-go"
         self.solved_at = score_to_solve(resolved.env, options.stop_when_solved)
         self.together = len(self.seeds)
-        self._make_lanes()
+        ground = prepare(resolved, self.seeds, options, each)
+        self.lanes, self.length, self.vec = ground.lanes, ground.length, ground.vec
+        self.device, self.where = ground.device, ground.where
+        self.masked, self.overlaps = ground.masked, ground.overlaps
         self.clock = Clock(beside=self.beside)
         self.streams = Streams(self.seeds, self.device, self.share_of_lanes.start)
         self.image = image_of(self.lanes.space, self.config.network)
@@ -74,71 +73,15 @@ class Trainer:
             self.masked,
             self.image,
             ranks.pool,
-            len(self.share_of_lanes),
+            each,
         )
         self.episodes = Episodes(len(self.seeds), self.config.num_envs)
         self.outcomes = [Outcome(seed) for seed in self.seeds]
         self.iteration = 0
         self.observation: Any = None
         self.measured: dict[str, list[float]] = {}
-        self.notes = self._notes()
+        self.notes = notes_of(resolved, ground, self.learner.estimator.traits.unbiased)
         self.kept = LastGood(self.learner.state_dict().values())
-
-    def _make_lanes(self) -> None:
-        """The environment, its device and the rollout's length; checks that all can work."""
-        c, card = self.config, self.resolved.env
-        limit = time_limit(card.id, c.max_episode_steps)
-        if self.whole and limit is None:
-            raise UsageError(
-                f"{card.id} has no time limit, and {self.resolved.agent} learns from whole "
-                "episodes; give one with --max-episode-steps"
-            )
-        self.length = limit if self.whole and limit is not None else c.num_steps
-        one = make_one(card.id, card.kwargs, c.max_episode_steps)
-        each = len(self.share_of_lanes)
-        lanes = len(self.seeds) * each
-        outputs, wanted = Actions(one.action_space).outputs, c.action_masks
-        self.masked, self.why_masked = choose_masks(card, one, self.options.vec, wanted)
-        card = dataclasses.replace(card, masked=self.masked)
-        image = image_of(one.observation_space, c.network)
-        sizes = flatdim(one.observation_space) + self.masked * outputs, outputs
-        check_memory(c, *sizes, lanes, self.length, image)
-        one.close()
-        simulated = is_simulated(card, self.options.vec)
-        iterations = -(-c.total_timesteps // (c.num_envs * self.length))
-        work = Work(
-            iterations, self.length, lanes, weights(c, *sizes, image), simulated, self.whole
-        )
-        self.device, why = choose_device(self.options.device, work)
-        self.where = f"{self.device} ({why})"
-        self.vec, self.why_vec = choose_vec(card, lanes, c.max_episode_steps, self.options.vec)
-        infos = Counted(tuple(parse_wanted(each).key for each in self.options.log_info), self.whole)
-        env = make_training(card, lanes, c.max_episode_steps, self.device, self.vec, infos)
-        self.lanes = Lanes(env, self.seeds)
-        chunked, halves = self.lanes.chunked is not None, each > 1
-        self.overlaps = self.device.type == "cuda" and chunked and halves
-        """Whether the policy chooses for half of the lanes while the others step."""
-        if infos.keys:
-            self.lanes.check_infos(self.vec)
-
-    def _notes(self) -> list[str]:
-        """What the user should hear about how flags are taken."""
-        card, notes = self.resolved.env, [x for x in (self.why_masked, self.why_vec) if x]
-        if card.simulator and card.kwargs:
-            notes.append(f"env-kwargs rule out {card.simulator}: training on Gymnasium's {card.id}")
-        if not self.learner.estimator.traits.unbiased:
-            notes.append(f"{self.config.estimator} is biased: its mean is not the policy gradient")
-        if self.overlaps:
-            notes.append("the GPU chooses for half of the environments while the others step")
-        if self.whole:
-            return [*notes, "-n is reached by whole episodes, so a seed ends a little later"]
-        batch, total = self.config.num_envs * self.length, self.config.total_timesteps
-        rounded = -(-total // batch) * batch
-        if rounded != total:
-            notes.append(
-                f"{total:,} env steps are rounded up to {rounded:,}, rollouts of {batch:,}"
-            )
-        return notes
 
     @property
     def active(self) -> list[bool]:
@@ -179,7 +122,7 @@ class Trainer:
         second = rollout.gumbel  # unused, unless the estimator relaxes the choice
         if self.learner.estimator.traits.one_pass:
             second = self._noise(Purpose.RELAXATION, self.learner.estimator.relaxations)
-        shares = [[self.share(outcome.steps)] for outcome in self.outcomes]
+        shares = [[self.schedule.share(outcome.steps)] for outcome in self.outcomes]
         share = torch.tensor(shares, device=self.device)
         self.kept.keep()
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # see ``finite``
@@ -195,17 +138,12 @@ class Trainer:
 
     def critic_steps(self) -> int:
         """Of the iteration that is next: from its number alone, so alike alone and among others."""
-        nominal = self.share(self.iteration * self.config.num_envs * self.length)
+        nominal = self.schedule.share(self.iteration * self.config.num_envs * self.length)
         return max(1, round(self.config.critic_steps * nominal))
-
-    def share(self, steps: int) -> float:
-        """Share of the full step sizes after so many env steps of a seed."""
-        horizon = self.config.anneal_steps or self.config.total_timesteps
-        return 1 - (1 - self.config.learning_rate_final) * min(1.0, steps / horizon)
 
     def learning_rate(self, steps: int) -> float:
         """Step size of the policy after so many env steps of a seed."""
-        return self.share(steps) * self.config.learning_rate
+        return self.schedule.share(steps) * self.config.learning_rate
 
     def _count(self, rollout: Rollout) -> None:
         """Count steps and episodes of the seeds that train, and say which of them are done."""

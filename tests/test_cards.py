@@ -18,6 +18,7 @@ from rlgrad import card_files, cards, store
 from rlgrad.config import FIELDS, Config
 from rlgrad.creating import create
 from rlgrad.errors import UsageError
+from rlgrad.naming import safe_name
 from rlgrad.options import Options, parse_seeds
 from rlgrad.simulators import SIMULATORS
 
@@ -242,7 +243,7 @@ def test_a_card_of_a_module_environment_has_a_safe_file_name(place):
     ("name", "safe"), [("ALE/Breakout-v5", "ALE-Breakout-v5"), ("module:Env-v0", "module-Env-v0")]
 )
 def test_safe_names_of_ids(name, safe):
-    assert card_files.safe_name(name) == safe
+    assert safe_name(name) == safe
 
 
 @steady
@@ -252,7 +253,7 @@ def test_safe_names_of_ids(name, safe):
 @example("a" * 5000).via("longer than a file name may be")
 @given(st.text())
 def test_any_text_gives_one_harmless_path_component(text):
-    safe = card_files.safe_name(text)
+    safe = safe_name(text)
     assert re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,119}", safe)
     assert Path("runs", safe).parent == Path("runs")
 
@@ -269,7 +270,7 @@ def test_run_directories_stay_below_the_log_directory(tmp_path, env_id, agent):
 @pytest.mark.parametrize("name", ENVS)
 def test_shipped_environment_cards(name):
     card = card_files.read_env(card_files.find("envs")[name])
-    assert card_files.safe_name(card.id) == name
+    assert safe_name(card.id) == name
     assert card.id in gymnasium.registry
     assert card.simulator in {"", *SIMULATORS}
     assert card.solved_at is not None
@@ -278,12 +279,12 @@ def test_shipped_environment_cards(name):
 @pytest.mark.parametrize(("name", "member"), FAMILIES.items())
 def test_a_namespace_has_a_card_for_all_its_environments(name, member, place):
     shared = card_files.read_env(card_files.find("envs")[name])
-    assert card_files.safe_name(shared.id) == name
+    assert safe_name(shared.id) == name
     card = card_files.env_card(member)
     assert (card.id, card.config) == (member, shared.config)
     assert cards.resolve(member).config.num_steps == shared.config["num_steps"]
     own = f'id = "{member}"\nsummary = "its own"\n'
-    place(f"envs/{card_files.safe_name(member)}.toml", own)
+    place(f"envs/{safe_name(member)}.toml", own)
     assert card_files.env_card(member).summary == "its own"
     agent = AGENT + f'[config]\n[environments."{name}"]\nnum_steps = 3\n'
     place("agents/mine.toml", agent)

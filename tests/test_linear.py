@@ -55,13 +55,14 @@ class Linear(nn.Module):
 
     def forward(self, z, context):
         e, rows = self.estimator, z.shape[0]
-        features = e._features(context, z.new_zeros(rows))[0]
+        features = e.columns.features(context, z.new_zeros(rows))[0]
         w = e.solver.weights[0].to(z)
         y = (z / e.temperature).softmax(-1).flatten(1)
-        if e.mixing is not None:
-            y = y @ e.mixing.to(y).flatten(0, 1)
-        q = features[:, : e.plain] @ w[e.state :].view(e.read, -1)[: e.plain]
-        return features @ w[: e.state] + (y * q).sum(-1)
+        if e.columns.mixing is not None:
+            y = y @ e.columns.mixing.to(y).flatten(0, 1)
+        plain, J = e.columns.plain, e.columns.state
+        q = features[:, :plain] @ w[J:].view(e.columns.read, -1)[:plain]
+        return features @ w[:J] + (y * q).sum(-1)
 
 
 @pytest.mark.parametrize("coupling", ["coupled", "independent"])
@@ -79,7 +80,7 @@ def test_relaxed_is_relax_with_that_c(coupling, shape):
 def test_exact_sum_by_hand():
     estimator = arbitrary("exact-sum", "coupled", 1, 3, 0)
     w = estimator.solver.weights[0].double()
-    v, q = w[0], w[estimator.state : estimator.state + 3]
+    v, q = w[0], w[estimator.columns.state :][:3]
     logits, f = double([[0.3, -0.2, 0.9]]), 1.7
     p = logits.softmax(-1)[0]
     draw = estimator.sample(logits.expand(20, 1, 3), generator=seeded(1))
@@ -168,7 +169,7 @@ def test_many_choices_are_mixed_and_the_mean_is_exact():
     """The sum over all choices, so nothing is left to luck."""
     A = 90
     estimator = arbitrary("exact-sum", "coupled", 1, A, 0)
-    assert estimator.mixing.shape == (1, A, 72)
+    assert estimator.columns.mixing.shape == (1, A, 72)
     logits = torch.randn(1, A, generator=seeded(1), dtype=torch.float64)
     f = torch.randn(A, generator=seeded(2), dtype=torch.float64)
     p = logits.softmax(-1)[0]

@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from rlgrad.errors import UsageError
-from rlgrad.output import csv_text, new_folder, plain, write_folder
+from rlgrad.output import new_folder, write_folder
+from rlgrad.plain_data import csv_text, plain
 
 FILES = {"report.html": b"<p>", "plots/deep/a.png": b"\x89PNG"}
 

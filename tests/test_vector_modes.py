@@ -10,10 +10,11 @@ import pytest
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from rlgrad import trainer
+from rlgrad import preparing
 from rlgrad.cards import resolve
 from rlgrad.options import Options
 from rlgrad.seeded import SeededEpisodes
+from rlgrad.trainer import Trainer
 
 torch.set_num_threads(1)
 NEXT, SAME, OFF = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
@@ -27,10 +28,10 @@ def train(monkeypatch, agent, kind, mode, seeds, steps, **flags):
         lane = [lambda: SeededEpisodes(gymnasium.make("CartPole-v1", **limit))]
         return kind(lane * num_envs, autoreset_mode=mode)
 
-    monkeypatch.setattr(trainer, "make_training", vector)
-    monkeypatch.setattr(trainer, "choose_vec", lambda *_: ("sync", ""))
+    monkeypatch.setattr(preparing, "make_training", vector)
+    monkeypatch.setattr(preparing, "choose_vec", lambda *_: ("sync", ""))
     resolved = resolve("CartPole-v1", agent, None, {"total_timesteps": steps, **flags})
-    it = trainer.Trainer(resolved, seeds, Options(device="cpu"))
+    it = Trainer(resolved, seeds, Options(device="cpu"))
     while any(it.active):
         it.step()
     it.close()

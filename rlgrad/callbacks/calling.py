@@ -9,7 +9,7 @@ from typing import Any
 
 from rlgrad.callbacks.base import HOOKS, Callback, Progress
 from rlgrad.errors import TracedError, UsageError, nearest, raised, shown
-from rlgrad.output import plain
+from rlgrad.plain_data import plain
 
 RESERVED = ("seed", "step")  # columns of metrics.jsonl
 

@@ -21,6 +21,7 @@ from rlgrad.last_good import LastGood
 from rlgrad.learner import Learner
 from rlgrad.ranks.one import ONE, Ranks
 from rlgrad.rollout import collect
+from rlgrad.schedule import Schedule
 from rlgrad.simulators.arrays import by_component
 from rlgrad.streams import Purpose, Streams, by_step
 
@@ -94,7 +95,7 @@ class Program:
         ranks: Ranks = ONE,
     ) -> None:
         self.config, self.learner, self.lanes, self.streams = config, learner, lanes, streams
-        self.ranks = ranks
+        self.ranks, self.schedule = ranks, Schedule.of(config)
         self.place, self.tally, self.kept = place, tally, kept
         device = streams.device
         self.iteration = torch.full((1,), iteration, dtype=torch.int64, device=device)
@@ -129,14 +130,14 @@ class Program:
         Returns:
             Logged numbers ``[S]`` by TensorBoard tag; empty unless ``measure``.
         """
-        c, learner, tally = self.config, self.learner, self.tally
+        learner, tally = self.learner, self.tally
         gumbel = -self._noise(Purpose.ACTION).log()
         rollout, observation = collect(self.lanes, learner.logits, self.place.enter(), gumbel)
         self.place.leave(observation)
         second = rollout.gumbel
         if learner.estimator.traits.one_pass:
             second = self._noise(Purpose.RELAXATION, learner.estimator.relaxations)
-        share = tally.share(c.learning_rate_final, c.anneal_steps or c.total_timesteps)
+        share = self.schedule.shares(tally.steps)
         self.kept.keep()
         numbers = learner.update(rollout, second, share, critic_steps, measure)
         good = self.kept.finite_rows()

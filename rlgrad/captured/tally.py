@@ -93,11 +93,6 @@ class Tally(nn.Module):
         """Which seeds still train."""
         return self.status == RUNNING
 
-    def share(self, least: float, horizon: int) -> Float[Tensor, "S 1"]:
-        """Share of the full step sizes: linear from 1 to ``least`` over ``horizon`` env steps."""
-        done = (self.steps.to(torch.float64) / horizon).clamp(max=1.0)
-        return (1 - (1 - least) * done).to(torch.float32).unsqueeze(1)
-
     def means(self) -> Float[Tensor, "2 S"]:
         """Mean return and length of each seed's last episodes; NaN before the first."""
         known = self.count.clamp(max=self.window)

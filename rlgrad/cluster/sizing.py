@@ -7,13 +7,13 @@ from pathlib import Path
 from gymnasium.spaces import flatdim
 
 from rlgrad.actions import Actions
-from rlgrad.card_files import safe_name
 from rlgrad.cards import Resolved
 from rlgrad.cluster.crew import Place
 from rlgrad.comparison import plan
 from rlgrad.comparison.plan import Request, Task, stepping
 from rlgrad.images import image_of
 from rlgrad.make import is_simulated, make_one, time_limit
+from rlgrad.naming import safe_name
 from rlgrad.preflight import Work, weights
 
 

@@ -11,7 +11,7 @@ from rlgrad.comparison import analysis
 from rlgrad.comparison.cautions import cautions
 from rlgrad.comparison.records import Entry
 from rlgrad.comparison.summaries import RESAMPLES, Summary, summarise
-from rlgrad.output import plain
+from rlgrad.plain_data import plain
 from rlgrad.stats import Curve, Interval
 
 

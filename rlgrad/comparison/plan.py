@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlgrad import cards
-from rlgrad.card_files import safe_name
 from rlgrad.cards import Resolved
 from rlgrad.comparison.records import SeedRecord, about_run, identity, peer_of, read_seeds
 from rlgrad.errors import UsageError
 from rlgrad.finding import import_module
 from rlgrad.make import is_simulated
+from rlgrad.naming import safe_name
 from rlgrad.store import Run, read_run
 from rlgrad.versions import versions
 

@@ -8,13 +8,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlgrad.card_files import safe_name
 from rlgrad.comparison.judgement import Judgement
 from rlgrad.comparison.records import Entry
 from rlgrad.comparison.report import page
 from rlgrad.comparison.summaries import Summary
 from rlgrad.log import EventFile
-from rlgrad.output import csv_text, new_folder, write_folder
+from rlgrad.naming import safe_name
+from rlgrad.output import new_folder, write_folder
+from rlgrad.plain_data import csv_text
 from rlgrad.plots import png
 from rlgrad.stats import Interval
 

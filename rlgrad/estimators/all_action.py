@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, features, score
+from rlgrad.estimators.base import Draw, Estimator, Objective, features, score
 from rlgrad.estimators.learned import Fit, checked_fit
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.estimators.statistics import variance_loss, weighted_mean
+from rlgrad.estimators.traits import Traits
 
 
 class ActionValue(nn.Module):

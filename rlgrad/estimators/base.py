@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from rlgrad.estimators import noise
 from rlgrad.estimators.checks import checked
 from rlgrad.estimators.pooling import ALONE, Chain
+from rlgrad.estimators.traits import Traits
 
 Objective = Callable[[Tensor], Tensor]
 """f: one-hot or relaxed choices ``[*batch, D, A]`` -> values ``[*batch]``."""
@@ -40,32 +40,6 @@ class Draw(NamedTuple):
     relaxed choices, where ``Estimator.relaxations`` is above one."""
     action: Tensor
     """``[*batch, D]`` int64."""
-
-
-@dataclass(frozen=True)
-class Traits:
-    """What an estimator promises and what it needs; tests hold every member to its word."""
-
-    unbiased: bool
-    """Its mean is the gradient of E[f], whatever its own parameters are."""
-    values: int = 1
-    """Values of f it needs for one choice, at least; ``Estimator.values`` says how many (K)."""
-    differentiable: bool = False
-    """Needs f as a callable that accepts relaxed choices and is differentiable."""
-    enumerable: bool = False
-    """Needs f as a callable at every one-hot choice."""
-    binary: bool = False
-    """Serves factors of two categories only."""
-    antithetic: bool = False
-    """Its second draw takes the first one's Gumbel noise with the two categories swapped."""
-    context: bool = False
-    """Uses features of the state or input, where there are any."""
-    trained: bool = False
-    """Has parameters of its own, trained through ``loss``."""
-    one_pass: bool = False
-    """Valid only at the logits that drew the action: one gradient per rollout."""
-    control_variate: bool = False
-    """Has an action-dependent control variate."""
 
 
 class Estimator(nn.Module, ABC):
@@ -252,21 +226,3 @@ def features(context: Tensor | None, like: Float[Tensor, "*batch"]) -> Float[Ten
 def score(draw: Draw) -> Float[Tensor, "*batch D A"]:
     """Gradient of log p(action) at the logits, detached: one-hot minus probabilities."""
     return one_hot(draw) - noise.probabilities(draw.logits.detach())
-
-
-def along(draw: Draw, direction: Tensor) -> Float[Tensor, "*batch D A"]:
-    """The tangent of log p along ``direction``: w - <w, p>, zero for masked categories.
-
-    Its entry at the action is the inner product of the direction with the score.
-    """
-    p = noise.probabilities(draw.logits.detach())
-    tangent = direction - (direction * p).sum(-1, keepdim=True)
-    return torch.where(draw.logits.isneginf(), 0.0, tangent)
-
-
-def inner(
-    logits: Float[Tensor, "*batch D A"], gradient: Tensor, axes: tuple[int, ...] | None = None
-) -> Tensor:
-    """<logits, stop(gradient)> over ``axes`` (all: None), skipping masked categories."""
-    finite = torch.where(logits.isneginf(), 0.0, logits)
-    return (finite * gradient.detach()).sum(axes)

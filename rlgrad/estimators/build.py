@@ -8,7 +8,7 @@ from typing import Any
 
 from rlgrad.errors import UsageError, nearest
 from rlgrad.estimators.all_action import AllAction, AllActionControl
-from rlgrad.estimators.base import Estimator, Traits
+from rlgrad.estimators.base import Estimator
 from rlgrad.estimators.exact import Exact
 from rlgrad.estimators.learned import Learned
 from rlgrad.estimators.linear import LinearRelax
@@ -18,6 +18,7 @@ from rlgrad.estimators.rebar import Rebar
 from rlgrad.estimators.relax import Relax
 from rlgrad.estimators.relaxed import GumbelRao, GumbelSoftmax, ReinMax, StraightThrough
 from rlgrad.estimators.score import Constant, Reinforce
+from rlgrad.estimators.traits import Traits
 
 ESTIMATORS: dict[str, type[Estimator]] = {
     "exact": Exact,

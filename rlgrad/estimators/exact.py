@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlgrad.estimators.base import Draw, Estimator, Objective, Traits
+from rlgrad.estimators.base import Draw, Estimator, Objective
 from rlgrad.estimators.objective import needed, one_each
+from rlgrad.estimators.traits import Traits
 
 MOST_CHOICES = 1 << 16
 

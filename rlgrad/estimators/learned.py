@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgrad.errors import UsageError
-from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, features, score
+from rlgrad.estimators.base import Draw, Estimator, Objective, features, score
 from rlgrad.estimators.networks import SeedMLP
 from rlgrad.estimators.pooling import Chain
 from rlgrad.estimators.statistics import (
@@ -19,6 +19,7 @@ from rlgrad.estimators.statistics import (
     variance_loss,
     weighted_mean,
 )
+from rlgrad.estimators.traits import Traits
 
 Fit = Literal["regression", "variance"]
 

@@ -18,21 +18,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlgrad.errors import UsageError
 from rlgrad.estimators import noise
-from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, one_hot
+from rlgrad.estimators.base import Draw, Estimator, Objective, one_hot
+from rlgrad.estimators.columns import Columns
+from rlgrad.estimators.layers import product
 from rlgrad.estimators.least_squares import LeastSquares
 from rlgrad.estimators.networks import padded
-from rlgrad.estimators.passes import activate, product
 from rlgrad.estimators.pooling import Batch, Chain
 from rlgrad.estimators.relaxation import Coupling
-from rlgrad.estimators.statistics import all_count, seed_rows
+from rlgrad.estimators.statistics import all_count
+from rlgrad.estimators.traits import Traits
 
 Form = Literal["relaxed", "exact-sum"]
-LARGEST = 2048  # columns; the moments are its square, per seed
-PROJECTED = 64  # features that are left of a context with too many
-# Weights of q beyond which choices are mixed, and the mixtures that there are at least.
-WEIGHED, LEAST = 72, 8
 
 
 class LinearRelax(Estimator):
@@ -55,9 +52,6 @@ class LinearRelax(Estimator):
 
     traits = Traits(unbiased=True, context=True, one_pass=True, control_variate=True)
     source = "Grathwohl et al. 2018, arXiv:1711.00123, with c fitted by least squares"
-    expansion: Tensor
-    projection: Tensor | None
-    mixing: Tensor | None
 
     def __init__(
         self,
@@ -83,51 +77,8 @@ class LinearRelax(Estimator):
         if not 0 < temperature < math.inf:
             raise ValueError(f"got temperature {temperature}; expected a number above 0")
         self.form, self.temperature, self.coupling = form, temperature, coupling
-        width = padded(width) if context else 0
-        self.plain, columns = 1 + context, self._divide(1 + context, width)
-        narrow = columns > LARGEST and context > PROJECTED
-        if narrow:
-            self.plain, columns = 1 + PROJECTED, self._divide(1 + PROJECTED, width)
-        if columns > LARGEST:
-            raise UsageError(
-                f"relax-linear would fit {columns:,} weights for {factors} x {categories} choices, "
-                f"{context} features and width {width}; expected at most {LARGEST:,}: give it a "
-                "smaller width, or use relax, a network (--agent relax-network)"
-            )
-        generator = torch.Generator().manual_seed(0)
-        random = torch.randn(self.plain, width, generator=generator)
-        self.register_buffer("expansion", random, persistent=False)  # the same for every seed
-        mixed = torch.randn(context, PROJECTED, generator=generator) / math.sqrt(max(context, 1))
-        self.register_buffer("projection", mixed if narrow else None, persistent=False)
-        mixed = torch.randn(factors, categories, self.entries, generator=generator)
-        many = self.entries < factors * categories
-        self.register_buffer("mixing", mixed / math.sqrt(factors) if many else None, False)
-        self.solver = LeastSquares(columns, seeds or 1, decay, ridge)
-
-    def _divide(self, plain: int, width: int) -> int:
-        """Set how columns are divided between V and q; returns how many there are."""
-        self.entries = min(self.factors * self.categories, max(LEAST, WEIGHED // plain // 4 * 4))
-        """Of the choice, or mixtures of them, that q has weights for: E."""
-        # Widths are multiples of 4, so that a seed gets the same bits in any company.
-        self.padded = padded(plain)
-        self.state = self.padded + width
-        # Features that q is linear in, with as many zeros as make a multiple of 4 of its weights.
-        self.read = next(n for n in range(plain, self.padded + 1) if n * self.entries % 4 == 0)
-        return self.state + self.read * self.entries
-
-    def _features(self, context: Tensor | None, like: Tensor) -> Float[Tensor, "S rows J"]:
-        """[1, x, 0 .., tanh(W x + w)] of each seed's rows."""
-        rows = seed_rows(like, self.seeds).unsqueeze(-1)
-        x = torch.ones_like(rows)
-        if self.context and context is not None:
-            given = context.reshape(*rows.shape[:2], -1).to(like)
-            if self.projection is not None:
-                mixed = self.projection.to(like).expand(len(rows), -1, -1).contiguous()
-                given = torch.bmm(given, mixed)
-            x = torch.cat([x, given], -1)
-        weight = self.expansion.to(like).expand(len(rows), -1, -1).contiguous()
-        none = x.new_zeros(*x.shape[:2], self.padded - self.plain)
-        return torch.cat([x, none, activate(torch.bmm(x, weight), tanh=True)], -1)
+        self.columns = Columns(factors, categories, context, width, seeds)
+        self.solver = LeastSquares(self.columns.count, seeds or 1, decay, ridge)
 
     def _seen(
         self, draw: Draw, value: Tensor, context: Tensor | None
@@ -135,7 +86,7 @@ class LinearRelax(Estimator):
         """(features, score ``[S, rows, DA]``, ``_removed``); an agent asks twice for each draw."""
         kept = self.__dict__.get("_kept")
         if kept is None or kept[0] is not draw or kept[1] is not context:
-            features = self._features(context, value)
+            features = self.columns.features(context, value)
             p = noise.probabilities(draw.logits.detach())
             s = one_hot(draw) - p
             y, slope = self._choices(draw, p)
@@ -154,21 +105,22 @@ class LinearRelax(Estimator):
         estimate of the derivative of that entry's expectation. Of mixtures, ``*batch`` is S, rows
         in both, and the last axis E.
         """
-        if self.mixing is None:
+        columns = self.columns
+        if columns.mixing is None:
             basis = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
         else:
-            basis, p = self.mixing.to(p), self._by_seed(p)
+            basis, p = columns.mixing.to(p), columns.by_seed(p)
         if self.form == "exact-sum":
-            return self._mixed(one_hot(draw)), p.unsqueeze(-1) * (
-                basis - self._mixed(p).unsqueeze(-2)
+            return columns.mixed(one_hot(draw)), p.unsqueeze(-1) * (
+                basis - columns.mixed(p).unsqueeze(-2)
             )
         logits = draw.logits.detach()
         tilde = noise.relaxed_given_action(logits, draw.action, draw.second)
-        room = self._by_seed(noise.slack(tilde, draw.action)).unsqueeze(-1)
+        room = columns.by_seed(noise.slack(tilde, draw.action)).unsqueeze(-1)
 
         def relaxation(z: Tensor) -> tuple[Tensor, Tensor]:
-            y = self._by_seed(noise.probabilities(z / self.temperature))
-            seen = self._mixed(y)
+            y = columns.by_seed(noise.probabilities(z / self.temperature))
+            seen = columns.mixed(y)
             return seen, (y / self.temperature).unsqueeze(-1) * (basis - seen.unsqueeze(-2))
 
         y, slope = relaxation(tilde)
@@ -179,21 +131,6 @@ class LinearRelax(Estimator):
         # Summed over a trailing axis, which gives a seed the same bits in any company.
         total = path.mT.contiguous().sum(-1).unsqueeze(-2)
         return y, path - p.unsqueeze(-1) * total
-
-    def _by_seed(self, x: Tensor) -> Tensor:
-        """Numbers of choices as ``[S, rows, D, A]`` where choices are mixed, else as they are."""
-        if self.mixing is None:
-            return x
-        return x.reshape(self.solver.weights.shape[0], -1, self.factors, self.categories)
-
-    def _mixed(self, y: Tensor) -> Tensor:
-        """The choice as q sees it: mixtures of each factor's categories ``[S, rows, D, E]``."""
-        if self.mixing is None:
-            return y
-        y = self._by_seed(y).transpose(1, 2)  # a product for each seed, which keeps its bits
-        S, D, rows, A = y.shape
-        weight = self.mixing.to(y).repeat(S, 1, 1)
-        return torch.bmm(y.reshape(S * D, rows, A), weight).view(S, D, rows, -1).transpose(1, 2)
 
     @torch.no_grad()
     def gradient(
@@ -207,11 +144,11 @@ class LinearRelax(Estimator):
         """``[*batch, D, A]``; see ``Estimator.gradient``."""
         features, s, removed = self._seen(draw, value, context)
         weights = (self.solver.share() * self.solver.weights).to(value)
-        E = self.entries
+        columns, E = self.columns, self.columns.entries
         # One product for V and all q: the first column is V's.
-        table = weights.new_zeros(len(weights), self.state, padded(1 + E))
-        table[..., 0] = weights[:, : self.state]
-        table[:, : self.read, 1 : 1 + E] = weights[:, self.state :].unflatten(1, (-1, E))
+        table = weights.new_zeros(len(weights), columns.state, padded(1 + E))
+        table[..., 0] = weights[:, : columns.state]
+        table[:, : columns.read, 1 : 1 + E] = weights[:, columns.state :].unflatten(1, (-1, E))
         c = product(features, table)
         left = value.reshape(c.shape[:2]) - c[..., 0]
         q = c[..., 1 : 1 + E].unsqueeze(2)
@@ -236,19 +173,17 @@ class LinearRelax(Estimator):
             removed = removed * counts.unsqueeze(-1)
         norm = (s * s).sum(-1, keepdim=True)
         along = (removed.mT.contiguous() * s.unsqueeze(2)).sum(-1)
-        plain = features[..., : self.read]
+        J, read, E = self.columns.state, self.columns.read, self.columns.entries
+        plain = features[..., :read]
         # Written where they belong: on many seeds copies cost as much as products.
         right = features.new_empty(S, rows, self.solver.columns)
-        torch.mul(norm, features, out=right[..., : self.state])
-        entries = right[..., self.state :].unflatten(2, (self.read, self.entries))
+        torch.mul(norm, features, out=right[..., :J])
+        entries = right[..., J:].unflatten(2, (read, E))
         torch.mul(plain.unsqueeze(3), along.unsqueeze(2), out=entries)
-        each = (plain.unsqueeze(2).unsqueeze(4) * removed.unsqueeze(3)).view(
-            S, -1, self.read * self.entries
-        )
+        each = (plain.unsqueeze(2).unsqueeze(4) * removed.unsqueeze(3)).view(S, -1, read * E)
         # One product for the first rows of the matrix and for the target; four columns of the
         # target, as bits are kept apart.
         upper = torch.bmm(torch.cat([features, nn.functional.pad(f, (0, 3))], 2).mT, right)
-        J = self.state
         lower = torch.cat([upper[:, :J, J:].mT, torch.bmm(each.mT, each)], 2)
         size = (f * f * norm).view(S, -1).sum(-1)
         gram = torch.cat([upper[:, :J], lower], 1)
@@ -257,7 +192,7 @@ class LinearRelax(Estimator):
     def _removed(self, s: Tensor, y: Tensor, slope: Tensor) -> Float[Tensor, "S rows DA E"]:
         """What a unit of each q takes off the estimate: logits by entries of q."""
         D, A = s.shape[-2:]
-        if self.mixing is not None:
+        if self.columns.mixing is not None:
             y = y.sum(-2)
         elif D > 1:
             apart = torch.eye(D, dtype=s.dtype, device=s.device).view(D, 1, D, 1)

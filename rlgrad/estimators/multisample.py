@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, one_hot, score
+from rlgrad.estimators.base import Draw, Estimator, Objective, one_hot, score
+from rlgrad.estimators.traits import Traits
 
 
 def _mean(x: Float[Tensor, "K *shape"]) -> Float[Tensor, "*shape"]:

@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, one_hot, score
+from rlgrad.estimators.base import Draw, Estimator, Objective, one_hot, score
 from rlgrad.estimators.noise import through_softmax
 from rlgrad.estimators.objective import needed, slope
+from rlgrad.estimators.traits import Traits
 
 
 class MuProp(Estimator):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rlgrad.estimators import passes
 from rlgrad.estimators.arrays import in_numpy
+from rlgrad.estimators.layers import activate
 
 ACTIVATIONS = ("tanh", "relu")
 
@@ -200,7 +201,7 @@ class SeedMLP(Stack):
         y, dy = self._rows(x, self.flat.shape[0]), self._rows(dx, self.flat.shape[0])
         for i, (bias, weight) in enumerate(self.layers(self.flat)):
             if i > 0:
-                y = passes.activate(y, self.tanh)
+                y = activate(y, self.tanh)
                 dy = dy * (1 - y * y) if self.tanh else dy * (y > 0)
             y, dy = torch.baddbmm(bias, y, weight), torch.bmm(dy, weight)
         return self._columns(y, x), self._columns(dy, x)

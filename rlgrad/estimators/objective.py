@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlgrad.estimators.base import Draw, Estimator, Objective, inner, one_hot
+from rlgrad.estimators.base import Draw, Estimator, Objective, one_hot
 
 
 @runtime_checkable
@@ -121,6 +121,14 @@ def values_at(estimator: Estimator, draw: Draw, f: Objective) -> Tensor:
     choice = one_hot(draw)
     # f may know of the batch, such as the input of each row, but not of K.
     return f(choice) if estimator.values == 1 else torch.stack([f(each) for each in choice])
+
+
+def inner(
+    logits: Float[Tensor, "*batch D A"], gradient: Tensor, axes: tuple[int, ...] | None = None
+) -> Tensor:
+    """<logits, stop(gradient)> over ``axes`` (all: None), skipping masked categories."""
+    finite = torch.where(logits.isneginf(), 0.0, logits)
+    return (finite * gradient.detach()).sum(axes)
 
 
 def surrogate(

@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlgrad.estimators.base import Draw, Estimator, Objective, Traits
+from rlgrad.estimators.base import Draw, Estimator, Objective
 from rlgrad.estimators.noise import through_softmax
 from rlgrad.estimators.objective import directional, needed, slope
 from rlgrad.estimators.relaxation import Coupling, checked, controlled, squared_norm
 from rlgrad.estimators.statistics import seed_rows, weighted_mean
+from rlgrad.estimators.traits import Traits
 
 LEAST = 0.01  # of the temperature: the slope of c, and so the noise it can add, grows as 1 / tau
 MOST_LOG = 5.0  # above e^5 the relaxed choice is uniform to a few per cent; keeps exp finite

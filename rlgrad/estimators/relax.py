@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlgrad.estimators.base import Draw, Estimator, Objective, Traits
+from rlgrad.estimators.base import Draw, Estimator, Objective
 from rlgrad.estimators.control import ControlVariate
 from rlgrad.estimators.relaxation import (
     Coupling,
@@ -23,6 +23,7 @@ from rlgrad.estimators.relaxation import (
     terms,
 )
 from rlgrad.estimators.statistics import row_share, weighted_mean
+from rlgrad.estimators.traits import Traits
 
 
 class Relax(Estimator):

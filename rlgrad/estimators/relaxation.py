@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from rlgrad.estimators import noise
-from rlgrad.estimators.base import Draw, along, one_hot
+from rlgrad.estimators.base import Draw, one_hot
 
 Coupling = Literal["coupled", "independent"]
 """Where z comes from: z := z~ in value, or the noise that drew the action."""
@@ -62,6 +63,16 @@ class Term(NamedTuple):
     value_weight: Tensor | float
     """``[*batch]``."""
     slope_weight: float
+
+
+def along(draw: Draw, direction: Tensor) -> Float[Tensor, "*batch D A"]:
+    """The tangent of log p along ``direction``: w - <w, p>, zero for masked categories.
+
+    Its entry at the action is the inner product of the direction with the score.
+    """
+    p = noise.probabilities(draw.logits.detach())
+    tangent = direction - (direction * p).sum(-1, keepdim=True)
+    return torch.where(draw.logits.isneginf(), 0.0, tangent)
 
 
 def terms(

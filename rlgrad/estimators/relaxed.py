@@ -23,9 +23,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgrad.estimators import noise
-from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, one_hot
+from rlgrad.estimators.base import Draw, Estimator, Objective, one_hot
 from rlgrad.estimators.noise import through_softmax
 from rlgrad.estimators.objective import needed, slope
+from rlgrad.estimators.traits import Traits
 
 
 class Relaxed(Estimator):

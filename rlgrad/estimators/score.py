@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlgrad.estimators.base import Draw, Estimator, Objective, Traits, score
+from rlgrad.estimators.base import Draw, Estimator, Objective, score
 from rlgrad.estimators.pooling import Chain
 from rlgrad.estimators.statistics import RunningMean, seed_rows
+from rlgrad.estimators.traits import Traits
 
 
 class Reinforce(Estimator):

@@ -66,10 +66,8 @@ def variance(
     Raises:
         UsageError: for bad input.
     """
-    listed = estimators.split(",") if isinstance(estimators, str) else list(estimators)
-    names = [name.strip() for name in listed]
-    chosen = None if names == ["all"] else names
-    env_modules = (*env_modules, *(module for each in names for module in own_module(each)))
+    chosen = _named(estimators)
+    env_modules = (*env_modules, *(module for each in chosen or () for module in own_module(each)))
     for module in env_modules:
         import_module(module)
     stored = run is not None or checkpoint is not None
@@ -78,11 +76,7 @@ def variance(
         return measure_all(
             problem(str(target), **settings), chosen, seed=seed or 0, progress=progress, **own
         )
-    known = {field.name for field in dataclasses.fields(Settings)}
-    for key in settings:
-        if key not in known:
-            raise UsageError(f"unknown argument {key!r}; {nearest(key, known)}")
-    how = Settings(**settings)
+    how = _how(settings)
     given: dict[str, Any] = {"signal": signal, "critic": critic, "env_modules": env_modules}
     if not stored:
         if every:
@@ -98,6 +92,22 @@ def variance(
     frozen_ones = [freeze.stored(found, file, seed=seed, **given) for file in files]
     tables = [_one(frozen, chosen, how, progress, len(files)) for frozen in frozen_ones]
     return dataclasses.replace(tables[-1], history=tuple(tables[:-1]))
+
+
+def _named(estimators: str | Sequence[str]) -> list[str] | None:
+    """The estimators that are asked for; None: all."""
+    listed = estimators.split(",") if isinstance(estimators, str) else estimators
+    names = [name.strip() for name in listed]
+    return None if names == ["all"] else names
+
+
+def _how(settings: Mapping[str, Any]) -> Settings:
+    """How to measure at a frozen policy; refuses what is no setting of that."""
+    known = {field.name for field in dataclasses.fields(Settings)}
+    for key in settings:
+        if key not in known:
+            raise UsageError(f"unknown argument {key!r}; {nearest(key, known)}")
+    return Settings(**settings)
 
 
 def _check_known(target: str) -> None:

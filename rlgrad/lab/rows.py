@@ -10,7 +10,7 @@ from rlgrad.bootstrap import Interval
 from rlgrad.config import short_name
 from rlgrad.lab.members import BASELINE, Refusal
 from rlgrad.lab.split_result import Split
-from rlgrad.output import plain
+from rlgrad.plain_data import plain
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, Literal
 
 from rlgrad.bootstrap import Interval
-from rlgrad.output import plain
+from rlgrad.plain_data import plain
 
 At = Literal["parameters", "logits"]
 

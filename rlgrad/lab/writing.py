@@ -7,11 +7,12 @@ import math
 import tempfile
 from pathlib import Path
 
-from rlgrad.card_files import safe_name
 from rlgrad.lab.pages import csv_rows, page
 from rlgrad.lab.rows import Measurements, Row
 from rlgrad.log import EventFile
-from rlgrad.output import csv_text, new_folder, write_folder
+from rlgrad.naming import safe_name
+from rlgrad.output import new_folder, write_folder
+from rlgrad.plain_data import csv_text
 from rlgrad.plots import png
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from rlgrad.errors import UsageError
 from rlgrad.estimators import ESTIMATORS, Estimator, build, measure, one_hot, options
-from rlgrad.estimators.base import Traits
 from rlgrad.estimators.build import lookup
 from rlgrad.estimators.objective import values_at
+from rlgrad.estimators.traits import Traits
 from rlgrad.problems.base import Problem
 from rlgrad.problems.results import Refusal, Result, Table
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from gymnasium import Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from rlgrad.simulators.arrays import Arrays, by_component, rows
+from rlgrad.simulators.arrays import by_component, rows
+from rlgrad.simulators.dynamics import Dynamics
 from rlgrad.simulators.starts import Starts
 from rlgrad.streams import Purpose, derive
 
 
-class TorchVectorEnv(Arrays, VectorEnv[Tensor, Tensor, Tensor], ABC):
+class TorchVectorEnv(Dynamics, VectorEnv[Tensor, Tensor, Tensor]):
     """A batch of environments in tensors on one device; ``gymnasium.vector.VectorEnv``'s interface.
 
     Actions, observations, rewards and flags are tensors. Autoreset is SAME_STEP: where an episode
@@ -38,8 +37,6 @@ class TorchVectorEnv(Arrays, VectorEnv[Tensor, Tensor, Tensor], ABC):
         "autoreset_mode": AutoresetMode.SAME_STEP,
         "render_modes": [],
     }
-    noise_per_reset: ClassVar[int]
-    """Uniform numbers that ``initial`` takes per lane."""
 
     def __init__(
         self,
@@ -58,7 +55,7 @@ class TorchVectorEnv(Arrays, VectorEnv[Tensor, Tensor, Tensor], ABC):
                 "use gymnasium.make for one environment"
             )
         self.num_envs = num_envs
-        Arrays.__init__(self, device, dtype)
+        Dynamics.__init__(self, device, dtype)
         self.max_episode_steps = max_episode_steps
         self.single_observation_space, self.single_action_space = self.spaces()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -83,38 +80,6 @@ class TorchVectorEnv(Arrays, VectorEnv[Tensor, Tensor, Tensor], ABC):
     def elapsed(self) -> Tensor:
         """Steps of each lane's episode so far ``[lanes]``."""
         return torch.as_tensor(self._elapsed)
-
-    @abstractmethod
-    def spaces(self) -> tuple[Space[Any], Space[Any]]:
-        """Observation and action space of one lane."""
-
-    @abstractmethod
-    def initial(self, noise: Tensor) -> Tensor:
-        """New episodes' states ``[n, ...]`` from numbers in (0, 1) ``[n, noise_per_reset]``."""
-
-    @abstractmethod
-    def transition(self, xp: Any, state: Any, action: Any) -> tuple[Any, Any, Any]:
-        """(next state, reward ``[lanes]``, terminated ``[lanes]``) of one step; pure.
-
-        The reward may be one number for all lanes. The next state is in memory of its own; on the
-        CPU steps are fastest where a state's memory, like the given one's, is ``[..., lanes]``.
-
-        Args:
-            xp: ``numpy`` (on the CPU) or ``torch``, whose arrays the others are.
-            state: ``[lanes, ...]``.
-            action: ``[lanes]`` integers.
-        """
-
-    def observe(self, xp: Any, state: Any) -> Any:
-        """Observations ``[lanes, ...]`` of states; the state itself unless a leaf says other."""
-        return state
-
-    def dynamics(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(next state, reward, terminated) of any states and actions, as tensors."""
-        after, reward, terminated = map(
-            torch.as_tensor, self.transition(self.xp, self._native(state), self._native(action))
-        )
-        return after, reward.to(after).expand(len(after)), terminated
 
     def _initial(self, numbers: Tensor) -> Tensor:
         return self.initial(numbers.to(self.dtype))

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlgrad.card_files import safe_name
 from rlgrad.cards import Resolved
 from rlgrad.cluster.address import need_ray
 from rlgrad.comparison.floor import random_score
@@ -17,6 +16,7 @@ from rlgrad.comparison.workers import Crew, Local, train_all
 from rlgrad.config import Config, as_table, check
 from rlgrad.display import Board
 from rlgrad.errors import UsageError
+from rlgrad.naming import safe_name
 from rlgrad.output import to_disk, write_whole
 from rlgrad.sending import packed
 from rlgrad.tuning import writing

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlgrad.errors import UsageError, nearest
-from rlgrad.output import plain
+from rlgrad.plain_data import plain
 from rlgrad.tuning.records import Tuned
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlgrad.card_files import safe_name
 from rlgrad.cards import Resolved
 from rlgrad.comparison.process import Wire
 from rlgrad.comparison.worker import Reporter, serve
@@ -18,6 +17,7 @@ from rlgrad.config import Config, check
 from rlgrad.display import Status
 from rlgrad.errors import UsageError
 from rlgrad.finding import import_module
+from rlgrad.naming import safe_name
 from rlgrad.sending import unpacked
 from rlgrad.signals import Signals
 
