@@ -34,7 +34,7 @@ from rlgrad.trainer import Trainer
 
 SEEDS = (1000, 1001)
 SMALL = {"num_envs": 4, "num_steps": 16, "hidden": (8,), "max_episode_steps": 40,
-         "total_timesteps": 1 << 20, "anneal_steps": 1 << 12}  # fmt: skip
+         "critic_steps": 4, "total_timesteps": 1 << 20, "anneal_steps": 1 << 12}  # fmt: skip
 
 
 class Pixels(gymnasium.Env):

@@ -299,6 +299,7 @@ def recorder(monkeypatch):
 def test_recordings_are_kept_for_each_number_of_critic_steps(recorder, monkeypatch):
     tensors_everywhere(monkeypatch)
     flags = {"total_timesteps": 6 * 128, "anneal_steps": 6 * 128, "learning_rate_final": 0.0}
+    flags["critic_steps"] = 4
     usual = program("relax", iterations=6, **flags)
     inner = trainer("relax", **flags)
     ours = Captured(inner)

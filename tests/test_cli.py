@@ -323,14 +323,14 @@ def result_of(capsys, *arguments: str):
 @pytest.mark.parametrize(
     ("arguments", "seeds", "steps"),
     [
-        ("--estimator=relax --seeds=0-2 -n 5e2 --no-stop-when-solved {env}", [0, 1, 2], 512),
-        ("-n=300 --hidden 8 8 --seed 7 {env} --quiet", [7], 512),
+        ("--estimator=relax --seeds=0-2 -n 5e2 --no-stop-when-solved {env}", [0, 1, 2], 768),
+        ("-n=300 --hidden 8 8 --seed 7 {env} --quiet", [7], 384),
         ("--hidden 8 8 --seeds 5,2 {env} --total_timesteps 1 --agent reinforce", [5, 2], None),
         ("{env} --seed=9007199254740993 --num-envs 2e0 --num-steps=8 -n 1e1", [2**53 + 1], 16),
-        ("--estimator learned --centre --no-normalise {env} --seeds 1 -n 1", [0], 256),
-        ("--estimator learned --fit variance --per-logit {env} --seeds 1 -n 1", [0], 256),
-        ("--estimator all-action-control --fit=regression {env} --seeds 1 -n 1", [0], 256),
-        ("{env} --env-kwargs sutton_barto_reward:True --seeds 1 -n 1_0 --hidden", [0], 256),
+        ("--estimator learned --centre --no-normalise {env} --seeds 1 -n 1", [0], 384),
+        ("--estimator learned --fit variance --per-logit {env} --seeds 1 -n 1", [0], 384),
+        ("--estimator all-action-control --fit=regression {env} --seeds 1 -n 1", [0], 384),
+        ("{env} --env-kwargs sutton_barto_reward:True --seeds 1 -n 1_0 --hidden", [0], 384),
     ],
 )
 def test_spellings(tmp_path, capsys, arguments, seeds, steps):
@@ -367,7 +367,7 @@ def test_help_shows_the_cards_values(capsys, monkeypatch):
         "--coupling": "coupled",
         "--anneal-steps": "60000",
         "--observation-scale": "1.0 1.0 5.0 1.0",
-        "--num-envs": "8",
+        "--num-envs": "12",
     }.items():
         assert f"default: {value})" in text.split(f" {option} ")[1].split(" --")[0], option
     assert "ENV" in text.split("options")[0]  # the usage names the environment

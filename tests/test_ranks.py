@@ -396,7 +396,7 @@ def test_what_differs_or_cannot_be_divided_is_refused_once(tmp_path):
     differing = ("train", "ranked_env:ranked/Breaking-v0", "--vec", "sync", "-n", "512")
     for arguments, size, words in (
         (differing, 2, "and rank 1 has 0.0: all processes must be alike"),
-        (TRAIN, 3, "start 1, 2, 4 or 8 of them"),
+        ((*TRAIN, "--num-envs", "8"), 3, "start 1, 2, 4 or 8 of them"),
     ):
         found = ended(runs(size, *arguments, cwd=tmp_path, more={"RANKED_OTHER": "1"}))
         assert [status for status, _, _ in found] == [2] * size

@@ -251,7 +251,7 @@ def test_measuring_on_the_way_changes_no_bit(agent):
 @pytest.mark.parametrize("agent", ["actor-critic", "reinforce"])
 def test_seeds_that_are_solved_are_frozen_and_disturb_nobody(agent):
     # 100 episodes of a random policy's 22 steps: the bar separates the seeds.
-    flags = {"max_episode_steps": 60, "iterations": 30, "solved_at": 24.0}
+    flags = {"max_episode_steps": 60, "num_envs": 8, "iterations": 30, "solved_at": 24.0}
     company = run("CartPole-v1", agent, COMPANY, **flags)
     steps = [o.steps for o in company.outcomes]
     assert {o.status for o in company.outcomes} == {"solved"}

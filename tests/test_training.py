@@ -130,8 +130,9 @@ def tensors(run, seed):
 def run(tmp_path_factory):
     """Two seeds of RELAX with everything measured, evaluated and saved as often as can be."""
     return rlgrad.train(
-        "CartPole-v1", "relax", seeds="0,5", total_timesteps=N, log_freq=1, eval_freq=640,
-        save_freq=256, eval_episodes=3, quiet=True, log_dir=str(tmp_path_factory.mktemp("runs")),
+        "CartPole-v1", "relax", seeds="0,5", total_timesteps=N, num_envs=8, log_freq=1,
+        eval_freq=640, save_freq=256, eval_episodes=3, quiet=True,
+        log_dir=str(tmp_path_factory.mktemp("runs")),
     )  # fmt: skip
 
 
@@ -153,7 +154,8 @@ def test_what_a_run_directory_holds(run):
 def test_the_card_trains_the_same_again(run, tmp_path):
     # Also: measuring, evaluating and saving all the time, or never, changes no bit of training.
     config = store.read_run(run.path).config
-    assert config == cards.resolve("CartPole-v1", "relax", None, {"total_timesteps": N}).config
+    flags = {"total_timesteps": N, "num_envs": 8}
+    assert config == cards.resolve("CartPole-v1", "relax", None, flags).config
     again = rlgrad.train(
         run.env_id, run.agent, seeds=[5, 0], log_freq=10**9, eval_episodes=1, quiet=True,
         log_dir=str(tmp_path), **{k: v for k, v in asdict(config).items() if v is not None},

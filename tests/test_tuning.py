@@ -28,7 +28,7 @@ from rlgrad.tuning.space import Choice, Range, describe, present, settings, spac
 from rlgrad.tuning.study import JOURNAL, Study
 from rlgrad.tuning.trial import CHECKPOINTS, Progress, UnfitError, run, unfit
 
-SMALL = {"seeds": "1000-1001", "total_timesteps": 512, "jobs": 1, "quiet": True}
+SMALL = {"seeds": "1000-1001", "total_timesteps": 768, "jobs": 1, "quiet": True}
 
 
 # ------------------------------------------------------------------------ the space
@@ -410,7 +410,7 @@ def test_the_area_is_what_training_gives(found, tmp_path):
     """A trial's last return is that of the same training by ``rlgrad.train``."""
     best = found["actor-critic"].trials[0]
     run = rlgrad.train(
-        "CartPole-v1", "actor-critic", seeds="1000-1001", total_timesteps=512, eval_episodes=1,
+        "CartPole-v1", "actor-critic", seeds="1000-1001", total_timesteps=768, eval_episodes=1,
         log_dir=str(tmp_path), quiet=True, **best.settings,
     )  # fmt: skip
     means = [seed["mean_return"] for seed in run.result()["seeds"]]
@@ -452,7 +452,7 @@ def test_a_study_of_other_ranges_is_not_gone_on_with(tmp_path):
 
 @pytest.mark.slow
 def test_a_budget_ends_after_the_trial_that_runs_and_says_so(tmp_path, capsys):
-    arguments = ["--trials", "3", "--seeds", "1000-1001", "-n", "512", "--budget", "1e-9"]
+    arguments = ["--trials", "3", "--seeds", "1000-1001", "-n", "768", "--budget", "1e-9"]
     names = ["--agents", "actor-critic,relax", "--jobs", "2", "--log-dir", str(tmp_path), "--json"]
     assert cli.main(["tune", "CartPole-v1", *arguments, *names]) == 0
     said = capsys.readouterr()
