@@ -45,7 +45,7 @@ def _look_here(name: str) -> None:
             sys.path.append(here)  # the last: it must not stand in for anything installed
 
 
-def _home(found: gymnasium.envs.registration.EnvSpec) -> str:
+def home(found: gymnasium.envs.registration.EnvSpec) -> str:
     """The top package that an environment comes from."""
     entry = found.entry_point
     name = entry if isinstance(entry, str) else getattr(entry, "__module__", "")
@@ -69,7 +69,7 @@ def spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
         return gymnasium.spec(name)
     except gymnasium.error.Error:
         if module and not name.startswith("ALE/"):
-            own = [k for k, v in gymnasium.registry.items() if _home(v) == module.split(".")[0]]
+            own = [k for k, v in gymnasium.registry.items() if home(v) == module.split(".")[0]]
             what = (
                 nearest(name, own)
                 if own

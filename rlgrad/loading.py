@@ -221,7 +221,7 @@ def needed_modules(
         estimator: a name, or ``module:Class``.
         peer: what trains in the place of rlgrad.
     """
-    own = ":" in env_id and env_id.rpartition(":")[0]
+    own = env_id.rpartition(":")[0]
     needed = dict.fromkeys([*env_modules, *([own] if own else [])], "environment")
     needed |= dict.fromkeys(own_module(estimator), "estimator")
     if peer is not None and not is_trusted(peer.algorithm):

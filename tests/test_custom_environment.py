@@ -12,6 +12,7 @@ import pytest
 
 import rlgrad
 from rlgrad.cli import main
+from rlgrad.finding import home
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -25,12 +26,13 @@ def here(monkeypatch, tmp_path):
         known = [each for each in sys.path if each and Path(each).resolve() != Path(folder)]
         monkeypatch.setattr(sys, "path", known)
 
-    ids, modules = set(gymnasium.registry), set(sys.modules)
+    modules, own = set(sys.modules), ("my_pkg", "mine", "bare")
     yield enter
-    for name in set(gymnasium.registry) - ids:
+    # Only theirs: what rlgrad itself registers meanwhile would not come again in this process.
+    for name in [name for name, found in gymnasium.registry.items() if home(found) in own]:
         del gymnasium.registry[name]
     for name in set(sys.modules) - modules:
-        if name.partition(".")[0] in ("my_pkg", "mine", "bare"):
+        if name.partition(".")[0] in own:
             del sys.modules[name]
 
 
